@@ -1,0 +1,1 @@
+"""What a run leaves on disk: atomic files, manifests, journals, stages, and the progress it shows meanwhile."""

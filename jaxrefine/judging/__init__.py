@@ -1,0 +1,1 @@
+"""Candidates in, labels out."""

@@ -1,0 +1,1 @@
+"""Pure mathematics: scores and labels in, one unreduced value a group out."""

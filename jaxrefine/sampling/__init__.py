@@ -1,0 +1,1 @@
+"""Sample: decoding policies, and generation from one prefill a prompt."""

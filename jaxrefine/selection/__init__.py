@@ -1,0 +1,1 @@
+"""Select: votes, re-ranking and routing over scored candidates."""
