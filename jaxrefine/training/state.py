@@ -1,0 +1,128 @@
+"""Everything a training run carries from step to step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jaxrefine.data.batch import PackedBatch
+from jaxrefine.sharding import param_shardings, path_of, replicated
+from jaxrefine.training.optimizer import Optimizer
+from jaxrefine.typing import Array, Int, Key, Params
+
+
+@flax.struct.dataclass(frozen=True)
+class TrainState:
+    """Arrays only, so that it can be donated, sharded and saved as one tree."""
+
+    step: Int[Array, ""]
+    """Batches consumed, skipped ones included."""
+    params: Params
+    """Master weights in fp32; the model casts to its own compute type."""
+    opt_state: Any
+    key: Any
+    """uint32 data of the run's key; step s uses fold_in(key, s)."""
+    num_skipped: Int[Array, ""]
+    """Steps that left the weights alone, for a non-finite loss or gradient or for want of anything to learn."""
+    num_bad_in_a_row: Int[Array, ""]
+    """Non-finite steps since the last finite one."""
+
+
+def abstract(tree: Any) -> Any:
+    """``ShapeDtypeStruct``s of ``tree``, with the shardings its arrays have."""
+
+    def leaf(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
+
+    return jax.tree.map(leaf, tree)
+
+
+def init_state(params: Params, optimizer: Optimizer, key: Key[Array, ""], *, mesh: Mesh) -> TrainState:
+    """A fresh train state on the mesh; ``params`` is copied, so it survives the donation of the state.
+
+    Args:
+        params: tree of arrays, as the objective's ``init`` or ``load_pretrained`` gives them; kept in fp32.
+        optimizer: from ``make_optimizer``.
+        key: the run's key.
+        mesh: where to put it.
+    """
+
+    def make(params: Params, key_data: Any) -> TrainState:
+        zero = jnp.zeros((), jnp.int32)
+        return TrainState(zero, params, optimizer.init(params), key_data, zero, zero)
+
+    key_data = jax.random.key_data(key)
+    shapes = jax.eval_shape(make, params, key_data)
+    shardings = param_shardings(shapes, mesh)
+
+    def place(x: Any, sharding: Any) -> Any:
+        master = x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+        return jax.device_put(master, sharding, may_alias=False)
+
+    placed = jax.tree.map(place, params, shardings.params)
+    # The zeros are made sharded: a first moment of a large model never exists on one device.
+    rest = jax.jit(lambda p: optimizer.init(p), out_shardings=shardings.opt_state)(placed)
+    scalars = [jax.device_put(jnp.zeros((), jnp.int32), replicated(mesh), may_alias=False) for _ in range(3)]
+    placed_key = jax.device_put(key_data, replicated(mesh), may_alias=False)
+    return TrainState(scalars[0], placed, rest, placed_key, scalars[1], scalars[2])
+
+
+def init_params(
+    objective: Any,
+    key: Key[Array, ""],
+    batch: PackedBatch,
+    *,
+    mesh: Mesh | None = None,
+    pretrained: Params | None = None,
+) -> Params:
+    """Parameters of an objective: all new, or a pretrained model with a new scorer.
+
+    Args:
+        objective: Flax module with fields ``model`` and ``scorer``.
+        key: draws the new parameters; the same on any mesh.
+        batch: any batch of the right shapes; only its shapes matter.
+        mesh: makes each new parameter where it lives; None: on the default device.
+        pretrained: the decoder's own tree; its parameters are used as they are.
+
+    Returns:
+        ``{"model": …, "scorer": …}``; a scorer without parameters has no entry.
+
+    Raises:
+        ValueError: a pretrained parameter is missing, left over, or of another shape.
+    """
+
+    def init(key: Any, batch: PackedBatch) -> Params:
+        params = dict(objective.init(key, batch)["params"])
+        if pretrained is not None:
+            params.pop("model")  # unused, so XLA never computes it
+        return params
+
+    shapes = jax.eval_shape(init, key, batch)
+    where = None if mesh is None else param_shardings(shapes, mesh)
+    params = jax.jit(init, out_shardings=where)(key, batch)
+    if pretrained is None:
+        return params
+    expected = jax.eval_shape(lambda k, b: objective.init(k, b)["params"]["model"], key, batch)
+    check_same_shapes(pretrained, expected)
+    return {"model": pretrained, **params}
+
+
+def check_same_shapes(given: Params, expected: Params) -> None:
+    """ValueError naming every parameter that is missing, left over, or of another shape."""
+    have, want = (
+        {path_of(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (given, expected)
+    )
+    problems = [f"missing {path} {list(want[path])}" for path in sorted(want.keys() - have.keys())]
+    problems += [f"left over {path} {list(have[path])}" for path in sorted(have.keys() - want.keys())]
+    problems += [
+        f"{path} is {list(have[path])}, the model has {list(want[path])}"
+        for path in sorted(want.keys() & have.keys())
+        if have[path] != want[path]
+    ]
+    if problems:
+        raise ValueError("parameters do not fit the model: " + "; ".join(problems))

@@ -1,0 +1,261 @@
+"""One train step for every objective."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from jaxrefine.data.batch import PackedBatch
+from jaxrefine.sharding import batch_sharding, param_shardings, replicated
+from jaxrefine.training.optimizer import Optimizer
+from jaxrefine.training.state import TrainState, abstract
+from jaxrefine.typing import Array, Float
+
+Metrics = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """One executable, and what making it cost."""
+
+    call: Callable[..., Any]
+    compile_seconds: float
+    """Tracing, lowering and compiling."""
+    peak_memory_bytes: int
+    """XLA's own figure for one device: arguments, outputs and temporaries, less what is donated."""
+    flops: float
+    """XLA's count for one device; loops are counted once."""
+
+
+class Step:
+    """A jitted function of (tree, batch), compiled ahead of time once for each shape of batch.
+
+    Calling it never recompiles silently: ``compiled`` holds one entry for each shape seen so far.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, mesh: Mesh, donate: bool) -> None:
+        self.mesh = mesh
+        self.compiled: dict[Any, CompiledStep] = {}
+        self._function = function
+        self._donate = donate
+
+    def __call__(self, tree: Any, batch: PackedBatch) -> Any:
+        """The function's own result; the first call with a new shape of batch compiles."""
+        return self.compile(tree, batch).call(tree, batch)
+
+    def compile(self, tree: Any, batch: PackedBatch) -> CompiledStep:
+        """The executable for these shapes: made now, or found. Arrays and ``ShapeDtypeStruct``s will do."""
+        leaves, treedef = jax.tree.flatten(batch)
+        signature = (treedef, *((leaf.shape, leaf.dtype) for leaf in leaves))
+        if signature not in self.compiled:
+            self.compiled[signature] = self._compile(tree, batch)
+        return self.compiled[signature]
+
+    def _compile(self, tree: Any, batch: PackedBatch) -> CompiledStep:
+        start = time.perf_counter()
+        tree = abstract(tree)
+        shardings = jax.tree.map(lambda x, by_rule: x.sharding or by_rule, tree, param_shardings(tree, self.mesh))
+        jitted = jax.jit(
+            self._function,
+            donate_argnums=(0,) if self._donate else (),
+            out_shardings=(shardings, replicated(self.mesh)) if self._donate else replicated(self.mesh),
+        )
+        place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
+        rows = batch_sharding(self.mesh, leading=1)
+        with jax.set_mesh(self.mesh):
+            lowered = jitted.lower(
+                jax.tree.map(place, tree, shardings), jax.tree.map(lambda x: place(x, rows), batch)
+            )
+        call = lowered.compile()
+        memory, cost = call.memory_analysis(), call.cost_analysis() or {}
+        peak = 0
+        if memory is not None:
+            peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+            peak -= memory.alias_size_in_bytes
+        return CompiledStep(call, time.perf_counter() - start, int(peak), float(cost.get("flops", 0.0)))
+
+    @property
+    def compile_seconds(self) -> float:
+        """Seconds spent compiling so far."""
+        return sum(step.compile_seconds for step in self.compiled.values())
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Largest peak over the shapes seen so far, one device."""
+        return max((step.peak_memory_bytes for step in self.compiled.values()), default=0)
+
+
+def to_device(batch: PackedBatch, *, mesh: Mesh, num_microbatches: int = 1) -> PackedBatch:
+    """This process's rows [B …] as one global batch [A B/A …], rows split over the mesh.
+
+    Args:
+        batch: NumPy rows of this process (all rows, on one process).
+        mesh: its ``data`` · ``fsdp`` must divide the rows of a microbatch.
+        num_microbatches: A.
+    """
+    sharding = batch_sharding(mesh, leading=1)
+    rows = batch.tokens.shape[0]
+    shards = max(1, mesh.shape["data"] * mesh.shape["fsdp"])
+    local = rows // num_microbatches if rows % num_microbatches == 0 else 0
+    if not local or (local * jax.process_count()) % shards:
+        raise ValueError(
+            f"{rows} rows a batch (on each process) cannot be split into {num_microbatches} microbatches "
+            f"over {shards} row shards (data × fsdp)"
+        )
+
+    def put(x: Any) -> jax.Array:
+        stacked = np.asarray(x).reshape(num_microbatches, local, *x.shape[1:])
+        if jax.process_count() == 1:
+            return jax.device_put(stacked, sharding)
+        return jax.make_array_from_process_local_data(sharding, stacked)
+
+    return jax.tree.map(put, batch)
+
+
+def num_tokens(batch: PackedBatch) -> Float[Array, ""]:
+    """Slots that hold a token, over all leading axes: rows are filled from the left."""
+    own = jnp.arange(1, batch.ends.shape[-1] + 1, dtype=batch.ends.dtype)
+    own = jnp.expand_dims(own, range(batch.ends.ndim - 1))
+    inner = jnp.max(jnp.where(batch.ends != own, batch.ends, 0), -1)
+    bare = jnp.max(jnp.where(batch.group_ids >= 0, batch.prompt_last + 1, 0), -1)
+    return jnp.sum(jnp.maximum(inner, bare)).astype(jnp.float32)
+
+
+def batch_metrics(batch: PackedBatch) -> Metrics:
+    """What a batch holds: tokens, scored tokens, groups, and the share of groups with nothing marked to learn from."""
+    present = batch.group_ids >= 0
+    marked = jnp.any(batch.rank_where | (batch.mle_weight > 0), -1)
+    if batch.reward_where is not None:
+        marked = marked | jnp.any(batch.reward_where, -1)
+    groups = jnp.sum(present).astype(jnp.float32)
+    unmarked = jnp.sum(present & ~marked).astype(jnp.float32)
+    return {
+        "tokens": num_tokens(batch),
+        "scored_tokens": jnp.sum(batch.leaves >= 0).astype(jnp.float32),
+        "groups": groups,
+        "share_without_loss": unmarked / jnp.maximum(groups, 1),
+    }
+
+
+def _first(batch: PackedBatch) -> PackedBatch:
+    return jax.tree.map(lambda x: x[0], batch)
+
+
+def _losses(objective: Any, batch: PackedBatch) -> tuple[dict[str, Any], Callable[..., Any]]:
+    """Global counts, and the function (params, microbatch, key) -> its part of the loss, (term sums, metric pairs)."""
+    counts = jax.tree.map(lambda x: jnp.sum(x.astype(jnp.float32), 0), jax.vmap(objective.counts)(batch))
+
+    def part(params: Any, rows: PackedBatch, key: Any) -> tuple[Any, tuple[Any, Any]]:
+        rngs = None if key is None else {"dropout": key}
+        terms, metrics = objective.apply({"params": params}, rows, rngs=rngs)
+        if terms.keys() != counts.keys():
+            raise ValueError(f"objective gives terms {sorted(terms)}, but counts {sorted(counts)}")
+        total = jnp.zeros((), jnp.float32)
+        for name, (value, _, coefficient) in terms.items():
+            total += coefficient * value.astype(jnp.float32) / jnp.maximum(counts[name], 1)
+        return total, ({name: term[0].astype(jnp.float32) for name, term in terms.items()}, metrics)
+
+    return counts, part
+
+
+def _report(loss: Any, sums: Any, counts: Any, pairs: Any, batch: PackedBatch) -> Metrics:
+    metrics = {"loss": loss}
+    for name, value in sums.items():
+        metrics[f"loss/{name}"] = value / jnp.maximum(counts[name], 1)
+        metrics[f"count/{name}"] = counts[name]
+    # Nothing counted: not a number, which the writers leave out.
+    metrics |= {name: value / jnp.where(count > 0, count, jnp.nan) for name, (value, count) in pairs.items()}
+    return metrics | batch_metrics(batch)
+
+
+def _as_floats(pairs: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.asarray(x).astype(jnp.float32), pairs)
+
+
+def make_train_step(objective: Any, optimizer: Optimizer, *, mesh: Mesh, num_microbatches: int = 1) -> Step:
+    """(state, batch [A B …]) -> (state, metrics), jitted over the mesh, the state donated.
+
+    loss = Σ_terms coefficient · (Σ_microbatches sum) / (Σ_microbatches count): the denominators are those of the whole
+    global batch and come from its masks before the first microbatch, so accumulation is exact for groups, pairs and tokens alike.
+    A step whose loss or gradient is not finite, or that has nothing to learn from, keeps the old parameters and optimiser state.
+
+    Args:
+        objective: Flax module: ``apply({"params": …}, batch) -> ({term: (sum, count, coefficient)}, {metric: (sum, count)})``
+            and ``counts(batch) -> {term: count}``.
+        optimizer: from ``make_optimizer``.
+        mesh: from ``sharding.make_mesh``.
+        num_microbatches: A; gradients of A microbatches are summed before one update.
+
+    Returns:
+        A ``Step``. Metrics are replicated fp32 scalars: ``loss``, ``loss/<term>``, ``count/<term>``, the objective's own,
+        those of ``batch_metrics``, ``grad_norm`` (before clipping), ``learning_rate``, ``finite`` (1 or 0), ``num_skipped``, ``num_bad_in_a_row``.
+    """
+
+    def gradients(params: Any, batch: PackedBatch, key: Any) -> Any:
+        counts, part = _losses(objective, batch)
+        grad = jax.value_and_grad(part, has_aux=True)
+        if num_microbatches == 1:
+            (loss, (sums, pairs)), grads = grad(params, _first(batch), key)
+            return loss, sums, counts, _as_floats(pairs), grads
+
+        def add(total: Any, item: Any) -> Any:
+            index, rows = item
+            (loss, (sums, pairs)), grads = grad(params, rows, jax.random.fold_in(key, index))
+            return jax.tree.map(jnp.add, total, (loss, sums, _as_floats(pairs), grads)), None
+
+        (loss, (sums, pairs)), grads = jax.eval_shape(grad, params, _first(batch), key)
+        shapes = (loss, sums, jax.eval_shape(_as_floats, pairs), grads)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        (loss, sums, pairs, grads), _ = jax.lax.scan(add, zeros, (jnp.arange(num_microbatches), batch))
+        return loss, sums, counts, pairs, grads
+
+    def train_step(state: TrainState, batch: PackedBatch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        loss, sums, counts, pairs, grads = gradients(state.params, batch, key)
+        grad_norm = optax.global_norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        learns = sum(counts.values(), jnp.zeros((), jnp.float32)) > 0
+        taken = finite & learns
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        keep = lambda new, old: jnp.where(taken, new, old)  # noqa: E731
+        new = TrainState(
+            step=state.step + 1,
+            params=jax.tree.map(keep, params, state.params),
+            opt_state=jax.tree.map(keep, opt_state, state.opt_state),
+            key=state.key,
+            num_skipped=state.num_skipped + 1 - taken.astype(jnp.int32),
+            num_bad_in_a_row=jnp.where(finite, 0, state.num_bad_in_a_row + 1),
+        )
+        metrics = _report(loss, sums, counts, pairs, batch) | {
+            "grad_norm": grad_norm,
+            "learning_rate": optimizer.schedule(state.step - state.num_skipped),
+            "finite": finite.astype(jnp.float32),
+            "num_skipped": new.num_skipped.astype(jnp.float32),
+            "num_bad_in_a_row": new.num_bad_in_a_row.astype(jnp.float32),
+        }
+        return new, metrics
+
+    return Step(train_step, mesh=mesh, donate=True)
+
+
+def make_eval_step(objective: Any, *, mesh: Mesh) -> Step:
+    """(params, batch [1 B …]) -> {name: (sum, count)}: add them up over batches, then divide.
+
+    Terms come as ``loss/<term>``; nothing is donated.
+    """
+
+    def eval_step(params: Any, batch: PackedBatch) -> Metrics:
+        terms, pairs = objective.apply({"params": params}, _first(batch))
+        sums = {f"loss/{name}": (value, count) for name, (value, count, _) in terms.items()}
+        return _as_floats(sums | pairs)
+
+    return Step(eval_step, mesh=mesh, donate=False)
