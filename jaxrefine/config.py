@@ -68,7 +68,7 @@ def shipped() -> dict[str, pathlib.Path]:
 
 
 def find(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
-    """The file of a config: a path, else a shipped name (``loss_variants/tiny``, also ``configs/loss_variants/tiny.py``).
+    """The file of a config: a path, else a shipped name: ``loss_variants/tiny`` or ``configs/loss_variants/tiny.py``.
 
     Raises:
       ConfigError: names what was given, the nearest shipped config and all of them.
@@ -191,7 +191,7 @@ def override(config: C, argv: Sequence[str], *, prog: str = "jaxrefine run CONFI
       argv: flags and values; ``--help`` lists them with types, defaults and help, and exits.
       prog: what the help calls the command.
     Raises:
-      ConfigError: an unknown flag or choice (with the nearest and all that are allowed), or a value that does not parse.
+      ConfigError: an unknown flag or choice (with the nearest and all allowed ones), or a value that does not parse.
     """
     import tyro  # 0.2 s, needed only when something is overridden
 
@@ -257,7 +257,7 @@ def describe(obj: Any, path: str = "") -> Any:
     Raises:
       TypeError: a lambda or another object without stable content, with its dotted path.
     """
-    if obj is None or isinstance(obj, (bool, int, str)) and not isinstance(obj, enum.Enum):
+    if obj is None or (isinstance(obj, (bool, int, str)) and not isinstance(obj, enum.Enum)):
         return obj
     if isinstance(obj, float):
         return obj if math.isfinite(obj) else {"float": str(obj)}
