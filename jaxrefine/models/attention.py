@@ -1,0 +1,127 @@
+"""Attention over packed rows: backends by name, all exact, none chosen silently.
+
+``dense`` scores every pair of slots of a row under the tree mask: the reference. ``expand`` lays every
+root-to-leaf path of the row out by itself and runs plain causal attention on it; only queries, keys and values are
+copied, so all matmuls of the layer still see each prompt once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from jaxrefine.config import unknown_name
+from jaxrefine.models.masks import hide, tree_mask
+from jaxrefine.typing import Array, Bool, Float, Int
+
+Attend = Callable[..., tuple[jax.Array, Any]]
+"""(q [B S Q H], k [B S K H], v [B S K H], the layer's state) -> (output [B S Q H], the layer's state)."""
+
+
+def attend(
+    q: Float[Array, "B S Q H"], k: Float[Array, "B U K H"], v: Float[Array, "B U K H"], visible: Bool[Array, "#B S U"]
+) -> Float[Array, "B S Q H"]:
+    """softmax(q kᵀ / sqrt(H)) v over visible keys, the softmax in fp32.
+
+    Query heads that share a key-value head are an axis of the product: keys and values are never repeated.
+
+    Args:
+      q: queries.
+      k: keys; K divides Q.
+      v: values.
+      visible: which key each query sees; a query that sees none gets the mean of all values.
+
+    Returns:
+      Like ``q``.
+
+    >>> one = jnp.ones((1, 1, 2, 4))
+    >>> attend(one, one[:, :, :1], one[:, :, :1], jnp.ones((1, 1, 1), bool)).shape
+    (1, 1, 2, 4)
+
+    Source: Ainslie et al. 2023, arXiv:2305.13245 (grouped queries).
+    """
+    B, S, Q, H = q.shape
+    K = k.shape[2]
+    grouped = q.reshape(B, S, K, Q // K, H)
+    scores = jnp.einsum("bskgh,bukh->bkgsu", grouped, k, preferred_element_type=jnp.float32) / math.sqrt(H)
+    weights = jax.nn.softmax(hide(scores, visible[:, None, None]), axis=-1).astype(v.dtype)
+    return jnp.einsum("bkgsu,bukh->bskgh", weights, v).reshape(B, S, Q, H)
+
+
+def _dense(
+    visible: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, state: Any = None
+) -> tuple[jax.Array, Any]:
+    return attend(q, k, v, visible), state
+
+
+def _expand(
+    slots: jax.Array, homes: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, state: Any = None
+) -> tuple[jax.Array, Any]:
+    B, S, Q, H = q.shape
+    _, E, X = slots.shape
+    flat = slots.reshape(B, E * X)
+
+    def along_paths(x: jax.Array) -> jax.Array:
+        rows = x.reshape(B, S, -1)
+        return _take(rows, flat).reshape(B * E, X, *x.shape[2:])
+
+    causal = jnp.tril(jnp.ones((1, X, X), bool))
+    out = attend(along_paths(q), along_paths(k), along_paths(v), causal)
+    return _take(out.reshape(B, E * X, Q * H), homes).reshape(B, S, Q, H), state
+
+
+def _take(rows: jax.Array, slots: jax.Array) -> jax.Array:
+    """rows [B U C], slots [B S] -> [B S C]."""
+    return jax.vmap(lambda row, slot: row.at[slot].get(mode="promise_in_bounds"))(rows, slots)
+
+
+def dense(*, ends: Int[Array, "B S"], paths: Any = None, homes: Any = None) -> Attend:
+    """Every pair of slots of a row, under the tree mask of ``ends``; paths and homes are not needed."""
+    del paths, homes
+    return Partial(_dense, tree_mask(ends))
+
+
+def expand(
+    *, ends: Any = None, paths: Int[Array, "B E X"] | None = None, homes: Int[Array, "B S"] | None = None
+) -> Attend:
+    """Plain causal attention along each root-to-leaf path.
+
+    Args:
+      ends: not needed.
+      paths: slots along each path, padded at its end with -1.
+      homes: flat index e * X + x from which each slot takes its output.
+
+    Raises:
+      ValueError: a batch packed without paths and homes.
+    """
+    del ends
+    if paths is None or homes is None:
+        raise ValueError(
+            "attention='expand' reads batch.paths and batch.homes, and this batch has none: "
+            "pack with PackingConfig(expand=True), or take attention='dense'"
+        )
+    return Partial(_expand, jnp.maximum(jnp.asarray(paths), 0), jnp.asarray(homes))
+
+
+ATTENTION: dict[str, Callable[..., Attend]] = {"dense": dense, "expand": expand}
+"""Name -> function of a batch's ends, paths and homes that prepares, once a step, what every layer calls."""
+
+
+def make_attend(name: str, **layout: Any) -> Attend:
+    """The named backend, prepared for one batch.
+
+    Args:
+      name: a key of ``ATTENTION``.
+      **layout: ``ends``, ``paths``, ``homes`` of the batch.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    if name not in ATTENTION:
+        raise ValueError(unknown_name(name, ATTENTION, "attention backend"))
+    return ATTENTION[name](**layout)

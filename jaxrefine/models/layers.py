@@ -1,0 +1,98 @@
+"""The parts of a decoder layer: linear maps in Hugging Face's orientation, RMSNorm, the gated feed-forward block."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jaxrefine.models.config import TransformerConfig
+from jaxrefine.typing import Array, Float
+
+Initializer = Callable[..., jax.Array]
+
+ACTIVATION_FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "silu": jax.nn.silu,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+}
+
+
+def kernel_init(config: TransformerConfig, *, residual: bool = False) -> Initializer:
+    """Normal with deviation sqrt(2 / 5D): 0.056 at width 128, 0.023 at 768, 0.01 at 4096.
+
+    Maps that add to the residual stream are divided by sqrt(2L), so that its variance does not grow with depth.
+
+    Source: Nguyen & Salazar 2019, arXiv:1910.05895, §2.2 (SmallInit); Radford et al. 2019, GPT-2, §2.3 (residuals).
+    """
+    deviation = math.sqrt(2 / (5 * config.width))
+    return nn.initializers.normal(deviation / math.sqrt(2 * config.num_layers) if residual else deviation)
+
+
+class Linear(nn.Module):
+    """y = x Wᵀ + b with W [out, in], as Hugging Face stores it."""
+
+    features: int
+    kernel_init: Initializer
+    use_bias: bool = False
+    dtype: DTypeLike = jnp.bfloat16
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
+        """Applies the map in the compute dtype."""
+        kernel = self.param("kernel", self.kernel_init, (self.features, x.shape[-1]), self.param_dtype)
+        y = jnp.einsum("...i,oi->...o", x.astype(self.dtype), kernel.astype(self.dtype))
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
+            y = y + jnp.expand_dims(bias.astype(self.dtype), tuple(range(y.ndim - 1)))
+        return y
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + eps), cast to the compute dtype, then times the scale (LLaMA's order of the cast).
+
+    Source: Zhang & Sennrich 2019, arXiv:1910.07467, Eq. 4.
+    """
+
+    eps: float
+    dtype: DTypeLike = jnp.bfloat16
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        """Normalises the last axis in fp32."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
+        wide = x.astype(jnp.float32)
+        wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
+        return wide.astype(self.dtype) * jnp.expand_dims(scale.astype(self.dtype), tuple(range(x.ndim - 1)))
+
+
+class FeedForward(nn.Module):
+    """down(act(gate x) * up x).
+
+    Source: Shazeer 2020, arXiv:2002.05202, Eq. 6.
+    """
+
+    config: TransformerConfig
+    dtype: DTypeLike = jnp.bfloat16
+    param_dtype: DTypeLike = jnp.float32
+
+    def setup(self) -> None:
+        """Three linear maps."""
+        config = self.config
+        linear = functools.partial(Linear, use_bias=config.mlp_bias, dtype=self.dtype, param_dtype=self.param_dtype)
+        self.gate = linear(config.hidden_width, kernel_init(config))
+        self.up = linear(config.hidden_width, kernel_init(config))
+        self.down = linear(config.width, kernel_init(config, residual=True))
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        """Applies the block to each token."""
+        activate = ACTIVATION_FUNCTIONS[self.config.activation]
+        return self.down(activate(self.gate(x)) * self.up(x))
