@@ -1,0 +1,142 @@
+"""The command line: ``jaxrefine run CONFIG``, ``jaxrefine show CONFIG``.
+
+It imports what a command needs when the command runs: help and mistakes answer at once, before jax is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TextIO
+
+from jaxrefine import __version__, config
+
+USAGE_ERROR = 2
+"""Exit code of a command line that names something that is not there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One word after ``jaxrefine``."""
+
+    function: Callable[[list[str]], int]
+    """Gets the arguments after the word, returns the exit code."""
+    arguments: str
+    summary: str
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns its exit code: 0, 2 for a mistake in it, else what the run says."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        _say(_help())
+        return 0 if arguments else USAGE_ERROR
+    if arguments[0] == "--version":
+        _say(f"jaxrefine {__version__}")
+        return 0
+    word, *rest = arguments
+    try:
+        if word not in COMMANDS:
+            raise config.ConfigError(config.unknown_name(word, COMMANDS, "command"))
+        return COMMANDS[word].function(rest)
+    except config.ConfigError as error:
+        _say(f"jaxrefine: {error}", sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        _say("jaxrefine: stopped; the same command goes on from here", sys.stderr)
+        return 130
+
+
+def run(arguments: list[str]) -> int:
+    """``run CONFIG [--dotted.flag value …] [--workdir DIR]``: the config's stages, in a directory of their own."""
+    name, flags, workdir = _parse("run", arguments)
+    configured = config.override(config.load(name), flags, prog=f"jaxrefine run {name}")
+    if not callable(getattr(configured, "stages", None)):
+        raise config.ConfigError(f"{name}: {type(configured).__name__} has no stages(): there is nothing to run")
+    from jaxrefine.artefacts.stages import StageError, run_stages  # after the mistakes: it imports rich
+
+    directory = pathlib.Path(workdir or pathlib.Path("runs") / config.name_of(config.find(name)))
+    try:
+        stages = configured.stages()
+    except ValueError as error:  # parts that do not fit together
+        raise config.ConfigError(f"{name}: {error}") from error
+    try:
+        run_stages(stages, directory, configured)
+    except StageError as error:
+        raise config.ConfigError(str(error)) from error
+    return 0
+
+
+def show(arguments: list[str]) -> int:
+    """``show CONFIG [--dotted.flag value …]``: its header and every value, as a run would have it."""
+    name, flags, workdir = _parse("show", arguments)
+    if workdir is not None:
+        raise config.ConfigError("show takes no --workdir: it runs nothing")
+    configured = config.override(config.load(name), flags, prog=f"jaxrefine show {name}")
+    _say(f"# {config.find(name)}")
+    header = config.header(name)
+    if header:
+        _say("\n".join(f"# {line}".rstrip() for line in header.splitlines()))
+    _say(config.show(configured))
+    return 0
+
+
+COMMANDS: dict[str, Command] = {
+    "run": Command(
+        function=run,
+        arguments="CONFIG [--dotted.flag value …] [--workdir DIR]",
+        summary="run a config's stages; finished ones are not run again, a stopped one goes on",
+    ),
+    "show": Command(
+        function=show, arguments="CONFIG [--dotted.flag value …]", summary="print a config as a run would have it"
+    ),
+}
+
+
+def _parse(command: str, arguments: list[str]) -> tuple[str, list[str], str | None]:
+    """The config, the flags for it, and the work directory."""
+    flags: list[str] = []
+    name: str | None = None
+    workdir: str | None = None
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--workdir" or argument.startswith("--workdir="):
+            workdir = argument.partition("=")[2] or next(rest, "")
+            if not workdir or workdir.startswith("--"):
+                raise config.ConfigError("--workdir wants a directory")
+        elif name is None and not argument.startswith("-"):
+            name = argument
+        elif name is None and argument in ("-h", "--help"):
+            _say(_help())
+            raise SystemExit(0)
+        elif name is None:
+            raise config.ConfigError(f"the config comes before its flags, so {argument!r} cannot be first")
+        else:
+            flags.append(argument)
+    if name is None:
+        known = ", ".join(config.shipped())
+        usage = f"jaxrefine {command} {COMMANDS[command].arguments}"
+        raise config.ConfigError(f"which config? A Python file, or one of: {known}\nusage: {usage}")
+    return name, flags, workdir
+
+
+def _help() -> str:
+    lines = ["usage: jaxrefine COMMAND …", "", "commands:"]
+    for word, command in COMMANDS.items():
+        lines += [f"  {word} {command.arguments}", f"      {command.summary}"]
+    lines += ["", "CONFIG is a Python file with get_config(), or one of the shipped configs:"]
+    lines += [f"  {name}" for name in config.shipped()]
+    lines += ["", "jaxrefine run CONFIG --help lists the flags of a config."]
+    return "\n".join(lines)
+
+
+def _say(text: str, file: TextIO | Any = None) -> None:
+    stream = file if file is not None else sys.stdout
+    stream.write(f"{text}\n")
+    stream.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
