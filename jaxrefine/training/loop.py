@@ -1,27 +1,33 @@
-"""The training loop: feeds one compiled step, and never waits for it."""
+"""The training loop: feeds one compiled step and never waits for it; stops and goes on without a trace."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from rich.console import Console
 
+from jaxrefine.artefacts.progress import progress
+from jaxrefine.data.batch import PackedBatch
 from jaxrefine.sharding import MeshConfig, make_mesh
+from jaxrefine.training.checkpoints import CheckpointConfig, Checkpoints
+from jaxrefine.training.interruption import Interrupted, Interruption
 from jaxrefine.training.optimizer import Optimizer, OptimizerConfig, make_optimizer
-from jaxrefine.training.state import TrainState, init_state
+from jaxrefine.training.prefetch import Item, Prefetch, start_at
+from jaxrefine.training.state import TrainState, abstract_state, init_state
 from jaxrefine.training.step import Step, make_train_step, to_device
 from jaxrefine.training.writers import Writer, open_writers
 from jaxrefine.typing import Params
 
 Evaluate = Callable[[TrainState], Mapping[str, float]]
+OnMetrics = Callable[[int, Mapping[str, float]], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,9 +40,11 @@ class TrainConfig:
     """Each batch is computed in so many parts before its one update."""
     optimizer: OptimizerConfig = OptimizerConfig()
     mesh: MeshConfig = MeshConfig()
+    checkpoints: CheckpointConfig | None = None
+    """None: none are made, and an interrupted run starts again from its beginning."""
     log_every_steps: int = 10
     evaluate_every_steps: int | None = None
-    """None: only where ``fit`` gets an ``evaluate``, after the last step."""
+    """None: only after the last step."""
     max_consecutive_bad_steps: int = 5
     """So many non-finite steps in a row end the run with an error."""
     prefetch: int = 2
@@ -50,130 +58,215 @@ class TrainConfig:
         for name in ("steps", "num_microbatches", "log_every_steps", "max_consecutive_bad_steps", "prefetch"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"train.{name} = {value} must be at least 1")
+        if self.evaluate_every_steps is not None and self.evaluate_every_steps < 1:
+            raise ValueError(f"train.evaluate_every_steps = {self.evaluate_every_steps} must be at least 1, or None")
 
 
-class Prefetched:
-    """Batches put on the devices ahead of time by a thread: (device batch, group ids, the loader's state after it)."""
+class NonFiniteSteps(FloatingPointError):
+    """Too many non-finite steps in a row; the weights are those before the first of them.
 
-    def __init__(self, source: Iterator[Any], put: Callable[[Any], Any], *, depth: int, num_batches: int) -> None:
-        self._queue: queue.Queue[Any] = queue.Queue(depth)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(
-            target=self._work, args=(source, put, num_batches), name="jaxrefine-prefetch", daemon=True
+    ``step``: the last of them; ``metrics``: its metrics; ``group_ids``: {step: ids of the groups in its batch} of them all.
+    """
+
+    def __init__(self, step: int, metrics: Mapping[str, float], group_ids: Mapping[int, list[int]]) -> None:
+        super().__init__(
+            f"step {step}: {len(group_ids)} steps in a row had a non-finite loss or gradient; the weights are those before them."
+            f" Metrics {dict(metrics)}; group ids by step {dict(group_ids)}"
         )
-        self._thread.start()
-
-    def _offer(self, item: Any) -> bool:
-        while not self._stopped.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def _work(self, source: Iterator[Any], put: Callable[[Any], Any], num_batches: int) -> None:
-        get_state = getattr(source, "get_state", lambda: None)
-        try:
-            for _ in range(num_batches):
-                batch = next(source, None)
-                item = None if batch is None else (put(batch), np.asarray(batch.group_ids), get_state())
-                if not self._offer(item) or item is None:
-                    return
-        except BaseException as error:
-            self._offer(error)
-
-    def next(self) -> Any:
-        """The next item, or None when the loader has ended; what the loader raised is raised here."""
-        item = self._queue.get()
-        if isinstance(item, BaseException):
-            raise item
-        return item
-
-    def close(self) -> None:
-        """Stops the thread."""
-        self._stopped.set()
-        self._thread.join()
+        self.step, self.metrics, self.group_ids = step, dict(metrics), dict(group_ids)
 
 
 def fit(
     objective: Any,
     start: Params | TrainState,
-    loader: Iterable[Any],
+    loader: Iterable[PackedBatch],
     config: TrainConfig,
     workdir: Path | None = None,
     *,
     mesh: Mesh | None = None,
-    optimizer: Optimizer | None = None,
     train_step: Step | None = None,
+    optimizer: Optimizer | None = None,
     evaluate: Evaluate | None = None,
-    on_metrics: Callable[[int, Mapping[str, float]], None] | None = None,
+    on_metrics: OnMetrics | None = None,
     description: str = "train",
+    console: Console | None = None,
 ) -> TrainState:
-    """Trains for ``config.steps`` batches."""
+    """Trains an objective for ``config.steps`` batches, or goes on from the newest checkpoint in ``workdir``.
+
+    Args:
+        objective: see ``make_train_step``; unused where ``train_step`` is given.
+        start: the objective's parameters (copied, they survive), or a whole state (donated, it does not).
+        loader: batches of this process's rows; its iterator's ``get_state`` and ``set_state`` are used where there are any.
+        config: lengths, optimiser, mesh, checkpoints.
+        workdir: gets ``metrics.jsonl`` and ``checkpoints/``; None keeps everything in memory.
+        mesh: instead of ``config.mesh`` over all devices.
+        train_step: a compiled step to use again (the same objective, optimiser and mesh), for the next seed of one variant.
+        optimizer: the one of ``train_step``; None: made from ``config.optimizer``.
+        evaluate: (state) -> metrics, logged as ``eval/<name>``; called each ``evaluate_every_steps`` and after the last step.
+        on_metrics: (step, record) of every logged step, as in ``metrics.jsonl``.
+        description: shown beside the progress bar.
+        console: where progress goes; default stderr.
+
+    Returns:
+        The state after the last step.
+
+    Raises:
+        Interrupted: (a SystemExit) SIGTERM or SIGINT came, and the state is committed; only with checkpoints.
+        NonFiniteSteps: ``max_consecutive_bad_steps`` were reached.
+        ValueError: the loader ends early, or the checkpoint is of another run.
+    """
+    if config.checkpoints and workdir is None:
+        raise ValueError("train.checkpoints needs a workdir; give one, or checkpoints = None")
     mesh = mesh or make_mesh(config.mesh)
     optimizer = optimizer or make_optimizer(config.optimizer, config.steps)
-    state = start if isinstance(start, TrainState) else init_state(start, optimizer, jax.random.key(config.seed), mesh=mesh)
-    train_step = train_step or make_train_step(objective, optimizer, mesh=mesh, num_microbatches=config.num_microbatches)
-    writers: list[Writer] = open_writers(config.writers, workdir) if workdir else []
-    put = lambda batch: to_device(batch, mesh=mesh, num_microbatches=config.num_microbatches)  # noqa: E731
-    batches = Prefetched(iter(loader), put, depth=config.prefetch, num_batches=config.steps)
-    clock = _Clock()
-    pending: tuple[int, Any, Any] | None = None
+    with contextlib.ExitStack() as stack:
+        checkpoints = None
+        if config.checkpoints and workdir is not None:
+            checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoints)
+            stack.callback(checkpoints.close)
+        state, position = _begin(start, optimizer, config, mesh, checkpoints)
+        first = int(state.step)
+        if first >= config.steps:
+            return state
+        if train_step is None:
+            train_step = make_train_step(objective, optimizer, mesh=mesh, num_microbatches=config.num_microbatches)
+        source = start_at(loader, position, first)
 
-    def settle() -> None:
-        if pending is None:
-            return
-        step, values, group_ids = pending
-        values = {name: float(value) for name, value in jax.device_get(values).items()}
-        clock.add(values["tokens"])
-        if values["num_bad_in_a_row"] >= config.max_consecutive_bad_steps:
-            ids = sorted({int(i) for i in group_ids.flat if i >= 0})
-            raise FloatingPointError(
-                f"step {step}: {int(values['num_bad_in_a_row'])} non-finite steps in a row; the weights are those before them. "
-                f"metrics {values}; group ids of this batch {ids}"
-            )
-        if step % config.log_every_steps == 0 or step == config.steps:
-            record = values | clock.read()
-            for writer in writers:
-                writer.write(step, record)
-            if on_metrics:
-                on_metrics(step, record)
-            print(f"{description} {step}/{config.steps} loss {record['loss']:.4f} {record['tokens_per_second']:.0f} tok/s", flush=True)
+        def put(batch: PackedBatch) -> PackedBatch:
+            return to_device(batch, mesh=mesh, num_microbatches=config.num_microbatches)
 
-    try:
-        for step in range(1, config.steps + 1):
+        batches = Prefetch(source, put, depth=config.prefetch, num_batches=config.steps - first)
+        stack.callback(batches.close)
+        log = _Log(config, workdir, first, on_metrics, description, console)
+        stack.enter_context(contextlib.closing(log))
+        interruption = stack.enter_context(Interruption()) if checkpoints else None
+        for step in range(first + 1, config.steps + 1):
             item = batches.next()
             if item is None:
                 raise ValueError(f"the loader ended after {step - 1} batches; train.steps = {config.steps}")
-            batch, group_ids, _ = item
-            state, values = train_step(state, batch)
-            settle()
-            pending = (step, values, group_ids)
-            if evaluate and (step == config.steps or (config.evaluate_every_steps and step % config.evaluate_every_steps == 0)):
-                results = evaluate(state)
-                for writer in writers:
-                    writer.write(step, {f"eval/{name}": value for name, value in results.items()})
-        settle()
-    finally:
-        batches.close()
-        for writer in writers:
-            writer.close()
+            if step == first + 1:
+                train_step.compile(state, item.batch)
+                log.restart_clock()
+            state, values = train_step(state, item.batch)
+            log.settle()
+            log.wait_for(step, values, item)
+            is_last = step == config.steps
+            results: Mapping[str, float] = {}
+            if evaluate and (is_last or _due(step, config.evaluate_every_steps)):
+                results = log.evaluate(evaluate, state)
+            if checkpoints is None or interruption is None:
+                continue
+            signal_number = interruption.received(step)
+            if is_last or signal_number or _due(step, checkpoints.config.every_steps):
+                log.settle()
+                checkpoints.save(state, item.position, results)
+            if signal_number and not is_last:
+                checkpoints.close()
+                raise Interrupted(signal_number, step)
+        log.settle()
     return state
 
 
-class _Clock:
-    """Tokens a second since the last reading."""
+def _due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
 
-    def __init__(self) -> None:
-        self._start, self._tokens = time.perf_counter(), 0.0
 
-    def add(self, tokens: float) -> None:
-        self._tokens += tokens
+def _begin(
+    start: Any, optimizer: Optimizer, config: TrainConfig, mesh: Mesh, checkpoints: Checkpoints | None
+) -> tuple[TrainState, Any]:
+    """The newest checkpoint with its data position, or a fresh state."""
+    if checkpoints:
+        like = start if isinstance(start, TrainState) else abstract_state(start, optimizer, mesh=mesh)
+        if (restored := checkpoints.restore(like)) is not None:
+            return restored
+    if isinstance(start, TrainState):
+        return start, None
+    return init_state(start, optimizer, jax.random.key(config.seed), mesh=mesh), None
 
-    def read(self) -> dict[str, float]:
-        now = time.perf_counter()
-        seconds = now - self._start
-        rate = self._tokens / seconds
-        self._start, self._tokens = now, 0.0
-        return {"tokens_per_second": rate, "seconds": seconds}
+
+class _Log:
+    """Metrics, fetched one step late so that the device never waits, to the writers and the progress bar."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        workdir: Path | None,
+        first: int,
+        on_metrics: OnMetrics | None,
+        description: str,
+        console: Console | None,
+    ) -> None:
+        self._config, self._on_metrics = config, on_metrics
+        self._pending: tuple[int, Any, Item] | None = None
+        self._bad: dict[int, list[int]] = {}
+        main = jax.process_index() == 0
+        self._writers: list[Writer] = []
+        if workdir and main:
+            self._writers = open_writers(config.writers, workdir, after_step=first)
+        self._bar: progress[Any] | None = None
+        if main:
+            bar: progress[Any] = progress(config.steps, description, initial=first, unit="steps", console=console)
+            self._bar = bar.__enter__()
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Starts a window of time."""
+        self._since, self._steps, self._tokens, self._scored = time.perf_counter(), 0, 0.0, 0.0
+
+    def wait_for(self, step: int, values: Any, item: Item) -> None:
+        """``values`` are being computed; ``settle`` will fetch them."""
+        self._pending = (step, values, item)
+
+    def settle(self, results: Mapping[str, float] | None = None) -> None:
+        """Fetches, checks and writes the metrics waited for, with those of an evaluation."""
+        if self._pending is None:
+            return
+        (step, values, item), self._pending = self._pending, None
+        metrics = {name: float(value) for name, value in jax.device_get(values).items()}
+        self._check(step, metrics, item.group_ids)
+        self._steps += 1
+        self._tokens += metrics["tokens"]
+        self._scored += metrics["scored_tokens"]
+        seconds = max(time.perf_counter() - self._since, 1e-9)
+        speed = self._tokens / seconds
+        if self._bar is not None:
+            self._bar.advance(1, loss=metrics["loss"], tokens_per_second=round(speed))
+        evaluated = {f"eval/{name}": float(value) for name, value in (results or {}).items()}
+        if not (evaluated or step % self._config.log_every_steps == 0 or step == self._config.steps):
+            return
+        timing = {
+            "step_seconds": seconds / self._steps,
+            "tokens_per_second": speed,
+            "scored_tokens_per_second": self._scored / seconds,
+        }
+        record = metrics | timing | evaluated
+        for writer in self._writers:
+            writer.write(step, record)
+        if self._on_metrics:
+            self._on_metrics(step, record)
+        self.restart_clock()
+
+    def evaluate(self, evaluate: Evaluate, state: TrainState) -> Mapping[str, float]:
+        """Calls ``evaluate`` and writes its results into the record of the step just made; its time does not count."""
+        assert self._pending is not None
+        jax.block_until_ready(self._pending[1])
+        start = time.perf_counter()
+        results = evaluate(state)
+        self._since += time.perf_counter() - start
+        self.settle(results)
+        return results
+
+    def _check(self, step: int, metrics: Mapping[str, float], group_ids: np.ndarray[Any, Any]) -> None:
+        if metrics["finite"] == 1:
+            self._bad = {}
+            return
+        self._bad[step] = sorted({int(number) for number in group_ids.flat if number >= 0})
+        if metrics["num_bad_in_a_row"] >= self._config.max_consecutive_bad_steps:
+            raise NonFiniteSteps(step, metrics, self._bad)
+
+    def close(self) -> None:
+        """Ends the bar and the writers."""
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+        for writer in self._writers:
+            writer.close()

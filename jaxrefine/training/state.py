@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxrefine.data.batch import PackedBatch
-from jaxrefine.sharding import param_shardings, path_of, replicated
+from jaxrefine.sharding import param_shardings, path_of
 from jaxrefine.training.optimizer import Optimizer
 from jaxrefine.typing import Array, Int, Key, Params
 
@@ -41,6 +43,19 @@ def abstract(tree: Any) -> Any:
     return jax.tree.map(leaf, tree)
 
 
+def abstract_state(params: Params, optimizer: Optimizer, *, mesh: Mesh) -> TrainState:
+    """The shapes, types and shardings of the state that ``init_state`` makes, without making it."""
+
+    def make(params: Params) -> TrainState:
+        zero = jnp.zeros((), jnp.int32)
+        masters = jax.tree.map(_master, params)
+        return TrainState(zero, masters, optimizer.init(masters), jax.random.key_data(jax.random.key(0)), zero, zero)
+
+    shapes = jax.eval_shape(make, params)
+    shardings = param_shardings(shapes, mesh)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+
+
 def init_state(params: Params, optimizer: Optimizer, key: Key[Array, ""], *, mesh: Mesh) -> TrainState:
     """A fresh train state on the mesh; ``params`` is copied, so it survives the donation of the state.
 
@@ -50,25 +65,20 @@ def init_state(params: Params, optimizer: Optimizer, key: Key[Array, ""], *, mes
         key: the run's key.
         mesh: where to put it.
     """
+    shapes = abstract_state(params, optimizer, mesh=mesh)
 
-    def make(params: Params, key_data: Any) -> TrainState:
-        zero = jnp.zeros((), jnp.int32)
-        return TrainState(zero, params, optimizer.init(params), key_data, zero, zero)
+    def put(x: Any, like: Any) -> Any:
+        return jax.device_put(_master(x), like.sharding, may_alias=False)
 
-    key_data = jax.random.key_data(key)
-    shapes = jax.eval_shape(make, params, key_data)
-    shardings = param_shardings(shapes, mesh)
+    placed = jax.tree.map(put, params, shapes.params)
+    # Made sharded: the moments of a large model never exist on one device.
+    moments = jax.jit(optimizer.init, out_shardings=jax.tree.map(lambda x: x.sharding, shapes.opt_state))(placed)
+    scalar = functools.partial(put, np.zeros((), np.int32), shapes.step)
+    return TrainState(scalar(), placed, moments, put(jax.random.key_data(key), shapes.key), scalar(), scalar())
 
-    def place(x: Any, sharding: Any) -> Any:
-        master = x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
-        return jax.device_put(master, sharding, may_alias=False)
 
-    placed = jax.tree.map(place, params, shardings.params)
-    # The zeros are made sharded: a first moment of a large model never exists on one device.
-    rest = jax.jit(lambda p: optimizer.init(p), out_shardings=shardings.opt_state)(placed)
-    scalars = [jax.device_put(jnp.zeros((), jnp.int32), replicated(mesh), may_alias=False) for _ in range(3)]
-    placed_key = jax.device_put(key_data, replicated(mesh), may_alias=False)
-    return TrainState(scalars[0], placed, rest, placed_key, scalars[1], scalars[2])
+def _master(x: Any) -> Any:
+    return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def init_params(

@@ -1,0 +1,95 @@
+"""Batches read, stacked and put on the devices ahead of time, by a thread."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxrefine.data.batch import PackedBatch
+
+
+class Item(NamedTuple):
+    """One batch, ready."""
+
+    batch: PackedBatch
+    """On the devices."""
+    group_ids: np.ndarray[Any, Any]
+    """Of this process's rows, still on the host."""
+    position: Any
+    """The loader's state after this batch: where a checkpoint goes on."""
+
+
+def start_at(loader: Iterable[PackedBatch], position: Any, num_batches: int) -> Iterator[PackedBatch]:
+    """The loader's iterator after ``num_batches`` batches.
+
+    An iterator with ``set_state`` gets its saved ``position``; any other iterable is read up to there, and must give
+    the same batches each time.
+    """
+    iterator = iter(loader)
+    if not num_batches:
+        return iterator
+    if hasattr(iterator, "set_state") and position is not None:
+        iterator.set_state(position)
+        return iterator
+    skipped = sum(1 for _ in itertools.islice(iterator, num_batches))
+    if skipped < num_batches:
+        raise ValueError(f"the run goes on after batch {num_batches}, but the loader has only {skipped}")
+    return iterator
+
+
+class Prefetch:
+    """Up to ``depth`` batches ahead of the loop.
+
+    Args:
+        source: NumPy batches; ``get_state``, where it has one, is called after each.
+        put: places one batch on the devices.
+        depth: batches waiting at most.
+        num_batches: so many are read, and not one more.
+    """
+
+    def __init__(self, source: Iterator[PackedBatch], put: Callable[[Any], Any], *, depth: int, num_batches: int) -> None:
+        self._queue: queue.Queue[Any] = queue.Queue(depth)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(
+            target=self._work, args=(source, put, num_batches), name="jaxrefine-prefetch", daemon=True
+        )
+        self._thread.start()
+
+    def _offer(self, item: Any) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def _work(self, source: Iterator[PackedBatch], put: Callable[[Any], Any], num_batches: int) -> None:
+        get_state = getattr(source, "get_state", lambda: None)
+        try:
+            for _ in range(num_batches):
+                batch = next(source, None)
+                if batch is None:
+                    break
+                if not self._offer(Item(put(batch), np.asarray(batch.group_ids), get_state())):
+                    return
+            self._offer(None)
+        except BaseException as error:
+            self._offer(error)
+
+    def next(self) -> Item | None:
+        """The next batch; None when there are no more; what the loader raised is raised here."""
+        item = self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Stops the thread."""
+        self._stopped.set()
+        self._thread.join()
