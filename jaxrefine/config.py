@@ -13,6 +13,7 @@ import enum
 import hashlib
 import importlib.util
 import io
+import itertools
 import json
 import math
 import os
@@ -193,6 +194,8 @@ def override(config: C, argv: Sequence[str], *, prog: str = "jaxrefine run CONFI
     Raises:
       ConfigError: an unknown flag or choice (with the nearest and all allowed ones), or a value that does not parse.
     """
+    if not argv:
+        return config
     import tyro  # 0.2 s, needed only when something is overridden
 
     _check_choices(config, argv)
@@ -210,7 +213,7 @@ def override(config: C, argv: Sequence[str], *, prog: str = "jaxrefine run CONFI
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise ConfigError(said.getvalue().rstrip()) from None
+        raise ConfigError("\n" + said.getvalue().rstrip()) from None
     if unknown:
         flags = [f"--{path.replace('_', '-')}" for path in flatten(config)]
         given = unknown[0].split("=")[0]
@@ -222,7 +225,7 @@ def override(config: C, argv: Sequence[str], *, prog: str = "jaxrefine run CONFI
 
 def _check_choices(config: Any, argv: Sequence[str]) -> None:
     """Refuses a value outside a ``Literal``; tyro would, but names no nearest one."""
-    for flag, following in zip(argv, [*argv[1:], ""], strict=True):
+    for flag, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
         if not flag.startswith("--"):
             continue
         path, equals, value = flag[2:].partition("=")
@@ -278,7 +281,7 @@ def describe(obj: Any, path: str = "") -> Any:
         return os.fspath(obj)
     if isinstance(obj, bytes):
         return {"bytes": obj.hex()}
-    if hasattr(obj, "dtype") and hasattr(obj, "tobytes"):  # an array, without importing what made it
+    if hasattr(obj, "tobytes") and not isinstance(obj, type):  # an array, without importing what made it
         content = hashlib.blake2b(obj.tobytes(), digest_size=16).hexdigest()
         return {"dtype": str(obj.dtype), "shape": list(obj.shape), "content": content}
     name = getattr(obj, "__qualname__", None)
