@@ -2,7 +2,7 @@
 
 Notation of the scaling book: ``A[I_X, J_Y]`` is a matrix whose first axis is split over mesh axis X and second over Y.
 Weights are stored ``[L, out_tensor, in_fsdp]`` or ``[L, out_fsdp, in_tensor]``: the width of the model is always split
-over ``fsdp`` and gathered where it is used, heads and hidden features are split over ``tensor``, rows over both data axes.
+over ``fsdp`` and gathered where it is used, heads and hidden features over ``tensor``, rows over both data axes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"scorer/.*", P()),
     (r"key$", P()),
 )
-"""(end of a parameter's path, its placement); the first that matches holds. Optimiser moments end with the same paths."""
+"""(end of a parameter's path, its placement); the first that matches holds, for optimiser moments too."""
 
 ACTIVATIONS: dict[str, PartitionSpec] = {
     "rows": P(ROWS),
@@ -198,7 +198,7 @@ def row_share(mesh: Mesh) -> tuple[int, int]:
 
 
 def constrain(x: Any, spec: str | PartitionSpec) -> Any:
-    """``x`` placed by a name of ``ACTIVATIONS`` or a spec, under the mesh of ``jax.set_mesh``; without one, ``x`` itself.
+    """``x`` placed by a name of ``ACTIVATIONS`` or a spec, on the mesh of ``jax.set_mesh``; without one, ``x`` itself.
 
     Axes that do not divide stay whole: activations are temporary, so this costs no memory between steps.
     """

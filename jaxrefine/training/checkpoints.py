@@ -1,8 +1,9 @@
 """Checkpoints of parameters, optimiser, step, keys and data position together, by Orbax, with checksums of our own.
 
-Orbax commits a step by one rename, so a process killed at any instant leaves whole steps and ignorable remains. It does not
-notice a flipped bit: once a step is committed, the CRC-32 of each of its files is written beside it (``integrity/<step>.json``)
-and checked when it is restored. A damaged step is set aside by name and the one before it is used.
+Orbax commits a step by one rename, so a process killed at any instant leaves whole steps and ignorable remains. It does
+not notice a flipped bit: once a step is committed, the CRC-32 of each of its files is written beside the checkpoints
+(``checkpoints-integrity/<step>.json``) and compared when it is restored. A damaged step is set aside by name and the
+one before it is used.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class CheckpointConfig:
             raise ValueError(f"checkpoints.best_is = {self.best_is!r}; allowed: highest, lowest")
 
 
-class DamagedCheckpoint(RuntimeError):
+class DamagedCheckpointError(RuntimeError):
     """A committed step whose files are not those that were written."""
 
 
@@ -65,6 +66,7 @@ class Checkpoints:
         self.config = config or CheckpointConfig()
         self._integrity = self.directory.parent / f"{self.directory.name}-integrity"
         self._in_flight: int | None = None
+        self._closed = False
         self._sealer = concurrent.futures.ThreadPoolExecutor(1, "jaxrefine-seal")
         self._manager = self._open()
 
@@ -154,7 +156,7 @@ class Checkpoints:
 
         Raises:
             ValueError: a parameter of another shape, type or name than ``like``; or no such step.
-            DamagedCheckpoint: no whole step is left, or the named one is damaged.
+            DamagedCheckpointError: no whole step is left, or the named one is damaged.
         """
         steps = self.steps()
         if step is not None:
@@ -164,13 +166,13 @@ class Checkpoints:
         for candidate in reversed(steps):
             try:
                 return self._restore(like, candidate)
-            except DamagedCheckpoint as error:
+            except DamagedCheckpointError as error:
                 if jax.process_count() > 1:
                     raise
                 _log.error("%s; it is set aside", error)
                 self._set_aside(candidate)
         if steps:
-            raise DamagedCheckpoint(f"none of the checkpoints {steps} in {self.directory} is whole")
+            raise DamagedCheckpointError(f"none of the checkpoints {steps} in {self.directory} is whole")
         return None
 
     def _set_aside(self, step: int) -> None:
@@ -196,7 +198,9 @@ class Checkpoints:
         except Exception as error:
             if sealed:  # the files are those that were written
                 raise
-            raise DamagedCheckpoint(f"checkpoint of step {step} in {self.directory} cannot be read: {error}") from error
+            raise DamagedCheckpointError(
+                f"checkpoint of step {step} in {self.directory} cannot be read: {error}"
+            ) from error
         if restored is None:
             raise ValueError(f"the checkpoint of step {step} is of another run: {'; '.join(problems)}")
         return restored["state"], _unpack(restored["data"])
@@ -213,7 +217,9 @@ class Checkpoints:
         found = _digests(self.directory / str(step))
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         if wrong:
-            raise DamagedCheckpoint(f"checkpoint of step {step} in {self.directory} is damaged: {', '.join(wrong)}")
+            raise DamagedCheckpointError(
+                f"checkpoint of step {step} in {self.directory} is damaged: {', '.join(wrong)}"
+            )
         return True
 
     def close(self) -> None:
@@ -222,6 +228,9 @@ class Checkpoints:
         Raises:
             RuntimeError: the last step that ``save`` was given is not there.
         """
+        if self._closed:
+            return
+        self._closed = True
         last = self._in_flight
         self._settle()
         self._sealer.shutdown(wait=True)

@@ -24,8 +24,8 @@ class Interrupted(SystemExit):
 class Interruption:
     """While open, the first SIGTERM or SIGINT only sets a flag; a second one acts at once.
 
-    Signals reach the main thread only, so elsewhere nothing is caught. With several processes, jax's own notice of preemption
-    decides, at the same step in all of them (it hears SIGTERM; SIGINT acts at once).
+    Signals reach the main thread only, so elsewhere nothing is caught. With several processes, jax's own notice of
+    preemption decides, at the same step in all of them (it hears SIGTERM; SIGINT acts at once).
     """
 
     def __init__(self) -> None:

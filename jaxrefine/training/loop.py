@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -18,11 +19,12 @@ from jaxrefine.artefacts.progress import progress
 from jaxrefine.data.batch import PackedBatch
 from jaxrefine.sharding import MeshConfig, make_mesh
 from jaxrefine.training.checkpoints import CheckpointConfig, Checkpoints
+from jaxrefine.training.compilation import Step
 from jaxrefine.training.interruption import Interrupted, Interruption
 from jaxrefine.training.optimizer import Optimizer, OptimizerConfig, make_optimizer
-from jaxrefine.training.prefetch import Item, Prefetch, start_at
+from jaxrefine.training.prefetch import Item, Prefetch, start_at, to_device
 from jaxrefine.training.state import TrainState, abstract_state, init_state
-from jaxrefine.training.step import Step, make_train_step, to_device
+from jaxrefine.training.step import make_train_step
 from jaxrefine.training.writers import Writer, open_writers
 from jaxrefine.typing import Params
 
@@ -38,8 +40,8 @@ class TrainConfig:
     """Batches to learn from."""
     num_microbatches: int = 1
     """Each batch is computed in so many parts before its one update."""
-    optimizer: OptimizerConfig = OptimizerConfig()
-    mesh: MeshConfig = MeshConfig()
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     checkpoints: CheckpointConfig | None = None
     """None: none are made, and an interrupted run starts again from its beginning."""
     log_every_steps: int = 10
@@ -62,16 +64,16 @@ class TrainConfig:
             raise ValueError(f"train.evaluate_every_steps = {self.evaluate_every_steps} must be at least 1, or None")
 
 
-class NonFiniteSteps(FloatingPointError):
+class NonFiniteError(FloatingPointError):
     """Too many non-finite steps in a row; the weights are those before the first of them.
 
-    ``step``: the last of them; ``metrics``: its metrics; ``group_ids``: {step: ids of the groups in its batch} of them all.
+    ``step``: the last of them; ``metrics``: its metrics; ``group_ids``: of them all, {step: ids of its groups}.
     """
 
     def __init__(self, step: int, metrics: Mapping[str, float], group_ids: Mapping[int, list[int]]) -> None:
         super().__init__(
-            f"step {step}: {len(group_ids)} steps in a row had a non-finite loss or gradient; the weights are those before them."
-            f" Metrics {dict(metrics)}; group ids by step {dict(group_ids)}"
+            f"step {step}: {len(group_ids)} steps in a row had a non-finite loss or gradient; the weights are those"
+            f" before them. Metrics {dict(metrics)}; group ids by step {dict(group_ids)}"
         )
         self.step, self.metrics, self.group_ids = step, dict(metrics), dict(group_ids)
 
@@ -96,13 +98,13 @@ def fit(
     Args:
         objective: see ``make_train_step``; unused where ``train_step`` is given.
         start: the objective's parameters (copied, they survive), or a whole state (donated, it does not).
-        loader: batches of this process's rows; its iterator's ``get_state`` and ``set_state`` are used where there are any.
+        loader: batches of this process's rows; its iterator may have ``get_state`` and ``set_state``.
         config: lengths, optimiser, mesh, checkpoints.
         workdir: gets ``metrics.jsonl`` and ``checkpoints/``; None keeps everything in memory.
         mesh: instead of ``config.mesh`` over all devices.
-        train_step: a compiled step to use again (the same objective, optimiser and mesh), for the next seed of one variant.
+        train_step: a compiled step to use again for the next seed; with the same objective, optimiser and mesh.
         optimizer: the one of ``train_step``; None: made from ``config.optimizer``.
-        evaluate: (state) -> metrics, logged as ``eval/<name>``; called each ``evaluate_every_steps`` and after the last step.
+        evaluate: (state) -> metrics, logged as ``eval/<name>``; called each ``evaluate_every_steps`` and at the end.
         on_metrics: (step, record) of every logged step, as in ``metrics.jsonl``.
         description: shown beside the progress bar.
         console: where progress goes; default stderr.
@@ -112,7 +114,7 @@ def fit(
 
     Raises:
         Interrupted: (a SystemExit) SIGTERM or SIGINT came, and the state is committed; only with checkpoints.
-        NonFiniteSteps: ``max_consecutive_bad_steps`` were reached.
+        NonFiniteError: ``max_consecutive_bad_steps`` were reached.
         ValueError: the loader ends early, or the checkpoint is of another run.
     """
     if config.checkpoints and workdir is None:
@@ -137,8 +139,7 @@ def fit(
 
         batches = Prefetch(source, put, depth=config.prefetch, num_batches=config.steps - first)
         stack.callback(batches.close)
-        log = _Log(config, workdir, first, on_metrics, description, console)
-        stack.enter_context(contextlib.closing(log))
+        log = stack.enter_context(_Log(config, workdir, first, on_metrics, description, console))
         interruption = stack.enter_context(Interruption()) if checkpoints else None
         for step in range(first + 1, config.steps + 1):
             item = batches.next()
@@ -205,9 +206,21 @@ class _Log:
             self._writers = open_writers(config.writers, workdir, after_step=first)
         self._bar: progress[Any] | None = None
         if main:
-            bar: progress[Any] = progress(config.steps, description, initial=first, unit="steps", console=console)
-            self._bar = bar.__enter__()
+            self._bar = progress(config.steps, description, initial=first, unit="steps", console=console)
         self.restart_clock()
+
+    def __enter__(self) -> _Log:
+        if self._bar is not None:
+            self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(kind, error, trace)
+        for writer in self._writers:
+            writer.close()
 
     def restart_clock(self) -> None:
         """Starts a window of time."""
@@ -262,11 +275,4 @@ class _Log:
             return
         self._bad[step] = sorted({int(number) for number in group_ids.flat if number >= 0})
         if metrics["num_bad_in_a_row"] >= self._config.max_consecutive_bad_steps:
-            raise NonFiniteSteps(step, metrics, self._bad)
-
-    def close(self) -> None:
-        """Ends the bar and the writers."""
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-        for writer in self._writers:
-            writer.close()
+            raise NonFiniteError(step, metrics, self._bad)

@@ -8,9 +8,39 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxrefine.data.batch import PackedBatch
+from jaxrefine.sharding import batch_sharding
+
+
+def to_device(batch: PackedBatch, *, mesh: Mesh, num_microbatches: int = 1) -> PackedBatch:
+    """Rows [B …] of this process as part of one global batch [A B/A …], split over the mesh.
+
+    Args:
+        batch: NumPy rows of this process (all rows, on one process).
+        mesh: its ``data`` · ``fsdp`` must divide the rows of a microbatch.
+        num_microbatches: A.
+    """
+    sharding = batch_sharding(mesh, leading=1)
+    rows = batch.tokens.shape[0]
+    shards = max(1, mesh.shape["data"] * mesh.shape["fsdp"])
+    local = rows // num_microbatches if rows % num_microbatches == 0 else 0
+    if not local or (local * jax.process_count()) % shards:
+        raise ValueError(
+            f"{rows} rows a batch (on each process) cannot be split into {num_microbatches} microbatches "
+            f"over {shards} row shards (data × fsdp)"
+        )
+
+    def put(x: Any) -> jax.Array:
+        stacked = np.asarray(x).reshape(num_microbatches, local, *x.shape[1:])
+        if jax.process_count() == 1:
+            return jax.device_put(stacked, sharding)
+        return jax.make_array_from_process_local_data(sharding, stacked)
+
+    return jax.tree.map(put, batch)
 
 
 class Item(NamedTuple):
@@ -52,7 +82,9 @@ class Prefetch:
         num_batches: so many are read, and not one more.
     """
 
-    def __init__(self, source: Iterator[PackedBatch], put: Callable[[Any], Any], *, depth: int, num_batches: int) -> None:
+    def __init__(
+        self, source: Iterator[PackedBatch], put: Callable[[Any], Any], *, depth: int, num_batches: int
+    ) -> None:
         self._queue: queue.Queue[Any] = queue.Queue(depth)
         self._stopped = threading.Event()
         self._thread = threading.Thread(

@@ -2,122 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from jaxrefine.data.batch import PackedBatch
-from jaxrefine.sharding import batch_sharding, param_shardings, replicated
+from jaxrefine.training.compilation import Step
 from jaxrefine.training.optimizer import Optimizer
-from jaxrefine.training.state import TrainState, abstract
+from jaxrefine.training.state import TrainState
 from jaxrefine.typing import Array, Float
 
 Metrics = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class CompiledStep:
-    """One executable, and what making it cost."""
-
-    call: Callable[..., Any]
-    compile_seconds: float
-    """Tracing, lowering and compiling."""
-    peak_memory_bytes: int
-    """XLA's own figure for one device: arguments, outputs and temporaries, less what is donated."""
-    flops: float
-    """XLA's count for one device; loops are counted once."""
-
-
-class Step:
-    """A jitted function of (tree, batch), compiled ahead of time once for each shape of batch.
-
-    Calling it never recompiles silently: ``compiled`` holds one entry for each shape seen so far.
-    """
-
-    def __init__(self, function: Callable[..., Any], *, mesh: Mesh, donate: bool) -> None:
-        self.mesh = mesh
-        self.compiled: dict[Any, CompiledStep] = {}
-        self._function = function
-        self._donate = donate
-
-    def __call__(self, tree: Any, batch: PackedBatch) -> Any:
-        """The function's own result; the first call with a new shape of batch compiles."""
-        return self.compile(tree, batch).call(tree, batch)
-
-    def compile(self, tree: Any, batch: PackedBatch) -> CompiledStep:
-        """The executable for these shapes: made now, or found. Arrays and ``ShapeDtypeStruct``s will do."""
-        leaves, treedef = jax.tree.flatten(batch)
-        signature = (treedef, *((leaf.shape, leaf.dtype) for leaf in leaves))
-        if signature not in self.compiled:
-            self.compiled[signature] = self._compile(tree, batch)
-        return self.compiled[signature]
-
-    def _compile(self, tree: Any, batch: PackedBatch) -> CompiledStep:
-        start = time.perf_counter()
-        tree = abstract(tree)
-        shardings = jax.tree.map(lambda x, by_rule: x.sharding or by_rule, tree, param_shardings(tree, self.mesh))
-        jitted = jax.jit(
-            self._function,
-            donate_argnums=(0,) if self._donate else (),
-            out_shardings=(shardings, replicated(self.mesh)) if self._donate else replicated(self.mesh),
-        )
-        place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
-        rows = batch_sharding(self.mesh, leading=1)
-        with jax.set_mesh(self.mesh):
-            lowered = jitted.lower(
-                jax.tree.map(place, tree, shardings), jax.tree.map(lambda x: place(x, rows), batch)
-            )
-        call = lowered.compile()
-        memory, cost = call.memory_analysis(), call.cost_analysis() or {}
-        peak = 0
-        if memory is not None:
-            peak = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-            peak -= memory.alias_size_in_bytes
-        return CompiledStep(call, time.perf_counter() - start, int(peak), float(cost.get("flops", 0.0)))
-
-    @property
-    def compile_seconds(self) -> float:
-        """Seconds spent compiling so far."""
-        return sum(step.compile_seconds for step in self.compiled.values())
-
-    @property
-    def peak_memory_bytes(self) -> int:
-        """Largest peak over the shapes seen so far, one device."""
-        return max((step.peak_memory_bytes for step in self.compiled.values()), default=0)
-
-
-def to_device(batch: PackedBatch, *, mesh: Mesh, num_microbatches: int = 1) -> PackedBatch:
-    """This process's rows [B …] as one global batch [A B/A …], rows split over the mesh.
-
-    Args:
-        batch: NumPy rows of this process (all rows, on one process).
-        mesh: its ``data`` · ``fsdp`` must divide the rows of a microbatch.
-        num_microbatches: A.
-    """
-    sharding = batch_sharding(mesh, leading=1)
-    rows = batch.tokens.shape[0]
-    shards = max(1, mesh.shape["data"] * mesh.shape["fsdp"])
-    local = rows // num_microbatches if rows % num_microbatches == 0 else 0
-    if not local or (local * jax.process_count()) % shards:
-        raise ValueError(
-            f"{rows} rows a batch (on each process) cannot be split into {num_microbatches} microbatches "
-            f"over {shards} row shards (data × fsdp)"
-        )
-
-    def put(x: Any) -> jax.Array:
-        stacked = np.asarray(x).reshape(num_microbatches, local, *x.shape[1:])
-        if jax.process_count() == 1:
-            return jax.device_put(stacked, sharding)
-        return jax.make_array_from_process_local_data(sharding, stacked)
-
-    return jax.tree.map(put, batch)
 
 
 def num_tokens(batch: PackedBatch) -> Float[Array, ""]:
@@ -184,19 +83,21 @@ def make_train_step(objective: Any, optimizer: Optimizer, *, mesh: Mesh, num_mic
     """(state, batch [A B …]) -> (state, metrics), jitted over the mesh, the state donated.
 
     loss = Σ_terms coefficient · (Σ_microbatches sum) / (Σ_microbatches count): the denominators are those of the whole
-    global batch and come from its masks before the first microbatch, so accumulation is exact for groups, pairs and tokens alike.
-    A step whose loss or gradient is not finite, or that has nothing to learn from, keeps the old parameters and optimiser state.
+    global batch and come from its masks before the first microbatch, so accumulation is exact for groups, pairs and
+    tokens alike. A step whose loss or gradient is not finite, or that has nothing to learn from, keeps the old
+    parameters and optimiser state.
 
     Args:
-        objective: Flax module: ``apply({"params": …}, batch) -> ({term: (sum, count, coefficient)}, {metric: (sum, count)})``
-            and ``counts(batch) -> {term: count}``.
+        objective: Flax module: ``apply({"params": …}, batch)`` gives ``{term: (sum, count, coefficient)}`` and
+            ``{metric: (sum, count)}``, and ``counts(batch)`` gives ``{term: count}``.
         optimizer: from ``make_optimizer``.
         mesh: from ``sharding.make_mesh``.
         num_microbatches: A; gradients of A microbatches are summed before one update.
 
     Returns:
-        A ``Step``. Metrics are replicated fp32 scalars: ``loss``, ``loss/<term>``, ``count/<term>``, the objective's own,
-        those of ``batch_metrics``, ``grad_norm`` (before clipping), ``learning_rate``, ``finite`` (1 or 0), ``num_skipped``, ``num_bad_in_a_row``.
+        A ``Step``. Metrics are replicated fp32 scalars: ``loss``, ``loss/<term>``, ``count/<term>``, the objective's
+        own, those of ``batch_metrics``, ``grad_norm`` (before clipping), ``learning_rate``, ``finite`` (1 or 0),
+        ``num_skipped`` and ``num_bad_in_a_row`` (up to and including this step).
     """
 
     def gradients(params: Any, batch: PackedBatch, key: Any) -> Any:

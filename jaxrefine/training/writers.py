@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -107,7 +107,7 @@ class WandbWriter:
         self._run.finish()
 
 
-WRITERS = {"tensorboard": TensorBoardWriter, "wandb": WandbWriter}
+WRITERS: dict[str, Callable[..., Writer]] = {"tensorboard": TensorBoardWriter, "wandb": WandbWriter}
 """What ``TrainConfig.writers`` may name beside the JSON lines."""
 
 

@@ -91,7 +91,8 @@ class TinyObjective(nn.Module):
 
         def row(logits, sources, targets, leaves):
             picked = logits[sources, targets]
-            return jax.ops.segment_sum(jnp.where(leaves >= 0, picked, 0), jnp.where(leaves >= 0, leaves, num), num + 1)[:num]
+            segments = jnp.where(leaves >= 0, leaves, num)
+            return jax.ops.segment_sum(jnp.where(leaves >= 0, picked, 0), segments, num + 1)[:num]
 
         sums = jax.vmap(row)(logits, batch.sources, batch.targets, batch.leaves)[:, None]
         scores = sums / jnp.maximum(batch.lengths, 1).astype(jnp.float32)
