@@ -135,10 +135,8 @@ class progress(Generic[T]):  # noqa: N801  (reads as a function: ``for x in prog
         return f"{duration((self.total - self.done) / rate)} left"
 
     def _shown_fields(self) -> str:
-        shown = (
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in _items(self)
-        )
-        return "".join(f", {text}" for text in shown)
+        shown = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in self._fields.values())
+        return "".join(f", {name} {value}" for name, value in zip(self._fields, shown, strict=True))
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -126,9 +127,8 @@ def test_a_killed_writer_loses_and_repeats_nothing(tmp_path: pathlib.Path):
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
-    lines = path.read_bytes().split(b"\n")[:-1]
-    path.write_bytes(b"\n".join(lines) + b"\n")
-    records = Journal(path).records()
+    with warnings.catch_warnings(action="ignore"):
+        records = Journal(path).records()
     assert list(records) == list(range(len(records)))
     assert len(records) > reported
     assert all(record == {"text": str(number) * 2000} for number, record in records.items())
