@@ -53,9 +53,7 @@ def attend(
     return jnp.einsum("bkgsu,bukh->bskgh", weights, v).reshape(B, S, Q, H)
 
 
-def _dense(
-    visible: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, state: Any = None
-) -> tuple[jax.Array, Any]:
+def _dense(visible: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, state: Any = None) -> tuple[jax.Array, Any]:
     return attend(q, k, v, visible), state
 
 
@@ -76,7 +74,7 @@ def _expand(
 
 
 def _take(rows: jax.Array, slots: jax.Array) -> jax.Array:
-    """rows [B U C], slots [B S] -> [B S C]."""
+    """Rows [B U C] at slots [B S] -> [B S C]."""
     return jax.vmap(lambda row, slot: row.at[slot].get(mode="promise_in_bounds"))(rows, slots)
 
 

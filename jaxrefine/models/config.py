@@ -40,7 +40,9 @@ class RopeScaling:
                     f"{self.high_freq_factor}; llama3 needs 0 < low < high"
                 )
             if self.original_max_positions < 1:
-                raise ValueError(f"RopeScaling.original_max_positions is {self.original_max_positions}; it must be >= 1")
+                raise ValueError(
+                    f"RopeScaling.original_max_positions is {self.original_max_positions}; it must be >= 1"
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

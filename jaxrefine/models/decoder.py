@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from jaxrefine.data.batch import PackedBatch
 from jaxrefine.models.attention import Attend, make_attend
+from jaxrefine.models.cache import KeyValues, decode_attend, prefill_attend, written
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.layers import FeedForward, Linear, RMSNorm, kernel_init
 from jaxrefine.models.positions import rope_tables, rotate
@@ -167,9 +168,48 @@ class Decoder(nn.Module):
             return self.embed.embedding
         return self.head.kernel
 
-    def _through(
-        self, tokens: jax.Array, positions: jax.Array, attend: Attend, states: Any
-    ) -> tuple[jax.Array, Any]:
+    def prefill(self, tokens: Int[Array, "C P"], lengths: Int[Array, " C"]) -> tuple[Float[Array, "C D"], KeyValues]:
+        """Reads prompts once.
+
+        Args:
+          tokens: prompts, padded at their end with anything.
+          lengths: tokens of each, at least 1.
+
+        Returns:
+          The hidden state of each prompt's last token, which predicts a candidate's first; keys and values [L C K P H].
+        """
+        C, P = tokens.shape
+        positions = jnp.broadcast_to(jnp.arange(P, dtype=jnp.int32)[None], (C, P))
+        hidden, cache = self._through(tokens, positions, prefill_attend(P), None)
+        last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
+        return last[:, 0], cache
+
+    def decode(
+        self,
+        tokens: Int[Array, "C N"],
+        step: Int[Array, ""],
+        prompt_cache: KeyValues,
+        lengths: Int[Array, " C"],
+        candidate_cache: KeyValues,
+    ) -> tuple[Float[Array, "C N D"], KeyValues]:
+        """Reads one more token of every candidate.
+
+        Args:
+          tokens: token number ``step`` of each candidate, counted from 0.
+          step: alike for all.
+          prompt_cache: of ``prefill``.
+          lengths: tokens of each prompt.
+          candidate_cache: [L C N K R H] that holds ``step`` tokens of each candidate; R > step.
+
+        Returns:
+          The hidden states that predict token ``step + 1``; the cache with this token in it.
+        """
+        positions = jnp.broadcast_to((lengths + step)[:, None], tokens.shape)
+        states = (prompt_cache, candidate_cache)
+        hidden, new = self._through(tokens, positions, decode_attend(lengths, step), states)
+        return hidden, written(candidate_cache, new, step)
+
+    def _through(self, tokens: jax.Array, positions: jax.Array, attend: Attend, states: Any) -> tuple[jax.Array, Any]:
         """Embedding, every layer with its state [L ...], final norm."""
         x = jnp.take(self.embed.embedding, tokens, axis=0, mode="clip").astype(self.dtype)
         if self.is_initializing() and not self.config.tie_embeddings:

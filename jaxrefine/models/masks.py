@@ -28,6 +28,6 @@ def tree_mask(ends: Int[Array, "*batch S"]) -> Bool[Array, "*batch S S"]:
     return (keys <= queries) & (queries < jnp.asarray(ends)[..., None, :])
 
 
-def hide(scores: Float[Array, "..."], visible: Bool[Array, "..."]) -> Float[Array, "..."]:
+def hide(scores: Float[Array, "*shape"], visible: Bool[Array, "*#shape"]) -> Float[Array, "*shape"]:
     """Scores with everything invisible at the finite ``MINIMUM``; the mask has the rank of the scores."""
     return jnp.where(visible, scores, jnp.asarray(MINIMUM, scores.dtype))

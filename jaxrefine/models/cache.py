@@ -1,0 +1,123 @@
+"""Cached decoding: a prompt's keys and values once, its candidates' apart, attention merged by log-sum-exp.
+
+For N candidates of a prompt of P tokens the cache holds P + N R positions, not N (P + R); and all queries that share
+a prompt meet its keys in one matrix product.
+"""
+
+from __future__ import annotations
+
+import math
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jax.typing import DTypeLike
+
+from jaxrefine.models.attention import Attend, attend
+from jaxrefine.models.config import TransformerConfig
+from jaxrefine.models.masks import hide
+from jaxrefine.typing import Array, Float, Int
+
+
+@flax.struct.dataclass(frozen=True)
+class KeyValues:
+    """Keys and values of every layer: [L C K P H] of prompts, [L C N K R H] of candidates."""
+
+    keys: Float[Array, "*shape"]
+    values: Float[Array, "*shape"]
+
+
+def candidate_cache(
+    config: TransformerConfig, *, prompts: int, candidates: int, length: int, dtype: DTypeLike
+) -> KeyValues:
+    """An empty cache of candidates, [L C N K R H].
+
+    Args:
+      config: sizes.
+      prompts: C.
+      candidates: N of each prompt.
+      length: R, tokens that it can hold.
+      dtype: the decoder's.
+    """
+    shape = (config.num_layers, prompts, candidates, config.num_kv_heads, length, config.head_width)
+    return KeyValues(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+
+def grown(cache: KeyValues, length: int) -> KeyValues:
+    """The same candidates with room for ``length`` tokens; at least what there is."""
+    more = length - cache.keys.shape[-2]
+
+    def pad(x: Array) -> Array:
+        return jnp.pad(x, ((0, 0),) * (x.ndim - 2) + ((0, more), (0, 0)))
+
+    return KeyValues(pad(cache.keys), pad(cache.values))
+
+
+def written(cache: KeyValues, new: KeyValues, step: Int[Array, ""]) -> KeyValues:
+    """The cache with ``new`` [L C N K 1 H] at position ``step`` of every candidate."""
+
+    def write(old: Array, now: Array) -> Array:
+        return jax.lax.dynamic_update_slice_in_dim(old, now, step, axis=old.ndim - 2)
+
+    return KeyValues(write(cache.keys, new.keys), write(cache.values, new.values))
+
+
+def prefill_attend(length: int) -> Attend:
+    """Causal attention over prompts padded at their end; hands back their keys and values as the layer's state."""
+    return Partial(_prefill, jnp.tril(jnp.ones((1, length, length), bool)))
+
+
+def _prefill(causal: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, state: None) -> tuple[jax.Array, KeyValues]:
+    del state
+    return attend(q, k, v, causal), KeyValues(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2))
+
+
+def decode_attend(lengths: Int[Array, " C"], step: Int[Array, ""]) -> Attend:
+    """Attention of one new token a candidate over its prompt, its earlier tokens and itself.
+
+    The layer's state is (prompt keys and values, candidate keys and values); what comes back are the new token's own.
+
+    Args:
+      lengths: tokens of each prompt.
+      step: tokens that every candidate's cache already holds.
+
+    Source: Juravsky et al. 2024, arXiv:2402.05099, §3 (attention split at a shared prefix).
+    """
+    return Partial(_decode, jnp.asarray(lengths), jnp.asarray(step))
+
+
+def _decode(
+    lengths: jax.Array,
+    step: jax.Array,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    state: tuple[KeyValues, KeyValues],
+) -> tuple[jax.Array, KeyValues]:
+    prompt, own = state
+    C, N, Q, H = q.shape
+    K = k.shape[2]
+    P, R = prompt.keys.shape[-2], own.keys.shape[-2]
+    q = (q.astype(jnp.float32) / math.sqrt(H)).astype(q.dtype).reshape(C, N, K, Q // K, H)
+
+    in_prompt = jnp.arange(P, dtype=lengths.dtype)[None] < lengths[:, None]
+    before = jnp.arange(R, dtype=step.dtype) < step
+    shared = jnp.einsum("cnkgh,ckph->ckngp", q, prompt.keys, preferred_element_type=jnp.float32)
+    alone = jnp.einsum("cnkgh,cnkrh->cnkgr", q, own.keys, preferred_element_type=jnp.float32)
+    itself = jnp.einsum("cnkgh,cnkh->cnkg", q, k, preferred_element_type=jnp.float32)[..., None]
+    shared = hide(shared, in_prompt[:, None, None, None])
+    alone = hide(alone, before[None, None, None, None])
+
+    shared_top = jnp.moveaxis(jnp.max(shared, axis=-1, keepdims=True), 1, 2)
+    top = jnp.maximum(jnp.maximum(shared_top, jnp.max(alone, axis=-1, keepdims=True)), itself)
+    shared = jnp.exp(shared - jnp.moveaxis(top, 2, 1))
+    alone, itself = jnp.exp(alone - top), jnp.exp(itself - top)
+
+    total = jnp.sum(alone, axis=-1, keepdims=True) + itself
+    total += jnp.moveaxis(jnp.sum(shared, axis=-1, keepdims=True), 1, 2)
+    out = jnp.einsum("ckngp,ckph->cnkgh", shared.astype(v.dtype), prompt.values, preferred_element_type=jnp.float32)
+    out += jnp.einsum("cnkgr,cnkrh->cnkgh", alone.astype(v.dtype), own.values, preferred_element_type=jnp.float32)
+    out += itself * v[:, :, :, None].astype(jnp.float32)
+    new = KeyValues(k[:, :, :, None], v[:, :, :, None])
+    return (out / total).astype(v.dtype).reshape(C, N, Q, H), new
