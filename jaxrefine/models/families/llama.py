@@ -1,0 +1,237 @@
+"""LLaMA 1, 2, 3, 3.1 and 3.2 as Hugging Face writes them: config.json in both dialects, and the tensors' names.
+
+The older dialect has ``rope_theta`` beside ``rope_scaling`` (whose kind is ``type`` or ``rope_type``), the newer has
+``rope_parameters``. Both are read and, with the same meaning, both are written, so every transformers loads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxrefine.config import unknown_name
+from jaxrefine.models.config import RopeScaling, TransformerConfig
+from jaxrefine.models.families.attributes import check_known, check_value, flag, integer, number
+from jaxrefine.models.weights import Family, Rule
+
+_SCALING_KEYS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
+"""Kinds of rotary scaling, with what each needs."""
+
+_HANDLED = frozenset(
+    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
+    "max_position_embeddings max_sequence_length rms_norm_eps hidden_act attention_bias mlp_bias tie_word_embeddings "
+    "rope_theta rope_scaling rope_parameters".split()
+)
+
+_WRITTEN = _HANDLED | {"architectures", "model_type", "torch_dtype", "dtype"}
+
+
+def from_hf(config: Mapping[str, Any], *, where: str = "config.json") -> TransformerConfig:
+    """A LLaMA's config.json as our config.
+
+    Args:
+      config: what config.json holds.
+      where: the file that errors name.
+
+    Raises:
+      ValueError: an attribute that is unknown, missing, of the wrong type, or asks for what we do not compute.
+
+    >>> from_hf({"model_type": "llama", "vocab_size": 32001, "hidden_size": 64, "intermediate_size": 176,
+    ...          "num_hidden_layers": 2, "num_attention_heads": 4, "rms_norm_eps": 1e-6}).vocab_size
+    32001
+
+    Defaults of absent attributes are those of ``transformers.LlamaConfig``.
+    """
+    check_known(config, _HANDLED, where)
+    check_value({"model_type": config.get("model_type")}, "model_type", ("llama",), where)
+    check_value({"hidden_act": config.get("hidden_act") or "silu"}, "hidden_act", ("silu",), where)
+    width = integer(config, "hidden_size", where)
+    heads = integer(config, "num_attention_heads", where)
+    if config.get("head_dim") is None and (heads < 1 or width % heads):
+        raise ValueError(f"{where}: hidden_size is {width}, num_attention_heads is {heads}: give head_dim")
+    bias = flag(config, "attention_bias", where, False)
+    try:
+        theta, scaling = _rope(config, where)
+        return TransformerConfig(
+            vocab_size=integer(config, "vocab_size", where),
+            width=width,
+            num_layers=integer(config, "num_hidden_layers", where),
+            num_heads=heads,
+            num_kv_heads=integer(config, "num_key_value_heads", where, heads),
+            head_width=integer(config, "head_dim", where, width // heads),
+            hidden_width=integer(config, "intermediate_size", where),
+            max_positions=_max_positions(config, where),
+            norm_eps=number(config, "rms_norm_eps", where, 1e-6),
+            rope_theta=theta,
+            rope_scaling=scaling,
+            activation="silu",
+            qkv_bias=bias,
+            o_bias=bias,
+            mlp_bias=flag(config, "mlp_bias", where, False),
+            tie_embeddings=flag(config, "tie_word_embeddings", where, False),
+        )
+    except ValueError as error:
+        raise error if str(error).startswith(where) else ValueError(f"{where}: {error}") from error
+
+
+def _max_positions(config: Mapping[str, Any], where: str) -> int:
+    """``max_position_embeddings``; the first conversions called it ``max_sequence_length``."""
+    names = ("max_position_embeddings", "max_sequence_length")
+    given = [integer(config, name, where) for name in names if config.get(name) is not None]
+    if len(set(given)) > 1:
+        raise ValueError(f"{where}: {names[0]} is {given[0]}, {names[1]} is {given[1]}; they must agree")
+    return given[0] if given else 2048
+
+
+def _rope(config: Mapping[str, Any], where: str) -> tuple[float, RopeScaling | None]:
+    """Base and scaling of the rotary frequencies, from whichever dialect, or from both if they agree."""
+    found: dict[str, tuple[float | None, RopeScaling | None]] = {}
+    for key in ("rope_parameters", "rope_scaling"):
+        if config.get(key) is not None:
+            found[key] = _rope_dict(config[key], f"{where}: {key}")
+    scalings = {scaling for _, scaling in found.values()}
+    if len(scalings) > 1:
+        raise ValueError(
+            f"{where}: rope_parameters and rope_scaling disagree: {config['rope_parameters']!r} and "
+            f"{config['rope_scaling']!r}"
+        )
+    thetas = {theta for theta, _ in found.values() if theta is not None}
+    if config.get("rope_theta") is not None:
+        thetas.add(number(config, "rope_theta", where))
+    if len(thetas) > 1:
+        raise ValueError(f"{where}: rope_theta has several values: {', '.join(map(str, sorted(thetas)))}")
+    return thetas.pop() if thetas else 10_000.0, scalings.pop() if scalings else None
+
+
+def _rope_dict(rope: Any, where: str) -> tuple[float | None, RopeScaling | None]:
+    if not isinstance(rope, dict):
+        raise ValueError(f"{where} is {rope!r}; it must be an object")
+    kinds = {rope[key] for key in ("rope_type", "type") if isinstance(rope.get(key), str)}
+    if len(kinds) > 1:
+        raise ValueError(f"{where}: rope_type is {rope['rope_type']!r}, type is {rope['type']!r}; they must agree")
+    kind = kinds.pop() if kinds else "default"
+    if kind not in _SCALING_KEYS:
+        raise ValueError(f"{where}: {unknown_name(kind, _SCALING_KEYS, 'rope_type')}")
+    allowed = ("rope_type", "type", "rope_theta", "partial_rotary_factor", *_SCALING_KEYS[kind])
+    for key in rope:
+        if key not in allowed:
+            raise ValueError(f"{where}: {unknown_name(key, allowed, f'attribute of rope_type {kind!r}')}")
+    if "partial_rotary_factor" in rope:
+        check_value(rope, "partial_rotary_factor", (None, 1.0), where)
+    theta = None if rope.get("rope_theta") is None else number(rope, "rope_theta", where)
+    if kind == "default":
+        return theta, None
+    if kind == "linear":
+        return theta, RopeScaling(kind=kind, factor=number(rope, "factor", where))
+    return theta, RopeScaling(
+        kind=kind,
+        factor=number(rope, "factor", where),
+        low_freq_factor=number(rope, "low_freq_factor", where),
+        high_freq_factor=number(rope, "high_freq_factor", where),
+        original_max_positions=integer(rope, "original_max_position_embeddings", where),
+    )
+
+
+def to_hf(config: TransformerConfig, *, dtype: str, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Our config as a LLaMA's config.json.
+
+    Args:
+      config: ours.
+      dtype: of the stored weights, such as "bfloat16".
+      extra: attributes that ours does not hold, as ``extra_attributes`` keeps them.
+
+    Raises:
+      ValueError: a mechanism that LLaMA does not have, or an unknown attribute in ``extra``.
+    """
+    if config.activation != "silu":
+        raise ValueError(f"TransformerConfig.activation is {config.activation!r}; a LLaMA has 'silu'")
+    if config.qkv_bias != config.o_bias:
+        raise ValueError(
+            f"TransformerConfig.qkv_bias is {config.qkv_bias}, o_bias is {config.o_bias}; a LLaMA has both or neither"
+        )
+    if config.width % config.num_heads:
+        raise ValueError(
+            f"TransformerConfig.width is {config.width}; transformers loads only multiples of "
+            f"num_heads = {config.num_heads}"
+        )
+    scaling: dict[str, Any] | None = None
+    if config.rope_scaling is not None:
+        values = config.rope_scaling
+        scaling = {
+            "rope_type": values.kind,
+            "factor": values.factor,
+            "low_freq_factor": values.low_freq_factor,
+            "high_freq_factor": values.high_freq_factor,
+            "original_max_position_embeddings": values.original_max_positions,
+        }
+        scaling = {key: scaling[key] for key in ("rope_type", *_SCALING_KEYS[values.kind])}
+    kept = {key: value for key, value in (extra or {}).items() if key not in _WRITTEN}
+    check_known(kept, (), "extra")
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.width,
+        "intermediate_size": config.hidden_width,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_width,
+        "hidden_act": "silu",
+        "max_position_embeddings": config.max_positions,
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": scaling,
+        "rope_parameters": {"rope_theta": config.rope_theta, **(scaling or {"rope_type": "default"})},
+        "attention_bias": config.qkv_bias,
+        "mlp_bias": config.mlp_bias,
+        "tie_word_embeddings": config.tie_embeddings,
+        "torch_dtype": dtype,
+        **kept,
+    }
+
+
+def extra_attributes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a config.json that ``from_hf`` does not read and ``to_hf`` cannot make up."""
+    return {key: value for key, value in config.items() if key not in _WRITTEN}
+
+
+def _layer(theirs: str, ours: str) -> Rule:
+    return Rule(f"model.layers.{{layer}}.{theirs}", f"layers/{ours}")
+
+
+_LINEAR = {
+    "self_attn.q_proj": "attention/query",
+    "self_attn.k_proj": "attention/key",
+    "self_attn.v_proj": "attention/value",
+    "self_attn.o_proj": "attention/out",
+    "mlp.gate_proj": "feed_forward/gate",
+    "mlp.up_proj": "feed_forward/up",
+    "mlp.down_proj": "feed_forward/down",
+}
+
+WEIGHTS: tuple[Rule, ...] = (
+    Rule("model.embed_tokens.weight", "embed/embedding"),
+    _layer("input_layernorm.weight", "attention_norm/scale"),
+    *(_layer(f"{theirs}.weight", f"{ours}/kernel") for theirs, ours in _LINEAR.items()),
+    *(_layer(f"{theirs}.bias", f"{ours}/bias") for theirs, ours in _LINEAR.items()),
+    _layer("post_attention_layernorm.weight", "feed_forward_norm/scale"),
+    Rule("model.norm.weight", "norm/scale"),
+    Rule("lm_head.weight", "head/kernel"),
+)
+"""All tensors a LLaMA may have; those whose parameter a config does not make must be absent."""
+
+LLAMA = Family(
+    model_type="llama",
+    from_hf=from_hf,
+    to_hf=to_hf,
+    extra=extra_attributes,
+    rules=WEIGHTS,
+    ignored=(r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"(model\.)?rotary_emb\.inv_freq"),
+    prefix="model.",
+    tied=("lm_head.weight", "model.embed_tokens.weight"),
+)
