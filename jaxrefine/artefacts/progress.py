@@ -47,11 +47,13 @@ class progress(Generic[T]):  # noqa: N801  (reads as a function: ``for x in prog
         console: Console | None = None,
         interval_seconds: float = 10.0,
     ):
-        self._items: Iterable[T] | None = None if work is None or isinstance(work, int) else work
+        self._items: Iterable[T] | None = None
         if isinstance(work, int):
             total = work
-        elif total is None and isinstance(work, Sized):
-            total = len(work)
+        elif work is not None:
+            self._items = work
+            if total is None and isinstance(work, Sized):
+                total = len(work)
         self.description, self.unit, self.total = description, unit, total
         self.done = initial
         self._initial = initial
