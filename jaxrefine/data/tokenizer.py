@@ -150,8 +150,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> FastTokeniz
         vocab_size=vocab_size, special_tokens=[PAD, BEGIN, END], initial_alphabet=alphabet, show_progress=False
     )
     backend.train_from_iterator(texts, trainer=trainer)
-    ids = {token: backend.token_to_id(token) for token in (PAD, BEGIN, END)}
-    return FastTokenizer(backend, bos_id=ids[BEGIN], eos_ids=(ids[END],), pad_id=ids[PAD])
+    pad, begin, end = (int(backend.token_to_id(token)) for token in (PAD, BEGIN, END))  # type: ignore[arg-type]
+    return FastTokenizer(backend, bos_id=begin, eos_ids=(end,), pad_id=pad)
 
 
 def _read(file: pathlib.Path) -> dict[str, Any]:

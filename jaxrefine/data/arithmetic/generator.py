@@ -11,12 +11,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from jaxrefine.config import unknown_name
 from jaxrefine.data.arithmetic import words
 from jaxrefine.data.arithmetic.templates import ENDINGS, FINAL_QUESTIONS, OPENINGS, OPERATIONS, STEPS, Template
+from jaxrefine.data.examples import Instruction
+from jaxrefine.data.templates import TEMPLATES
+
+T = TypeVar("T")
 
 SPLITS: dict[str, tuple[int, ...]] = {"train": (0, 1, 2, 3), "validation": (4, 5), "test": (6, 7)}
 """The buckets, of eight, of the skeleton hash that belong to each split."""
@@ -78,9 +84,14 @@ class Problem:
     """The sentences of the question that matter, in order."""
     tags: Tags
 
+    def instruction(self) -> Instruction:
+        """The problem as a prompt (the question and a line end) with its solution as the response."""
+        prompt = TEMPLATES["question"].render(question=self.question)
+        return Instruction(self.id, prompt, self.solution, str(self.answer))
+
 
 class _Draws:
-    """Uniform draws from PCG64's raw words, whose stream NumPy keeps stable for ever (that of Generator it does not)."""
+    """Uniform draws from PCG64's raw words: NumPy keeps that stream stable for ever, that of Generator it does not."""
 
     def __init__(self, *entropy: int) -> None:
         self._bits = np.random.PCG64(np.random.SeedSequence(entropy))
@@ -199,7 +210,7 @@ def split_of(skeleton: bytes) -> str:
     return next(split for split, buckets in SPLITS.items() if bucket in buckets)
 
 
-def _pick(values: tuple, draws: _Draws):
+def _pick(values: Sequence[T], draws: _Draws) -> T:
     return values[draws.below(len(values))]
 
 

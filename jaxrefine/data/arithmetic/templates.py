@@ -32,8 +32,8 @@ class Template:
     """A piece of a problem.
 
     ``draws`` names its numbers and their ranges: "start" (a first quantity), "more" (an addend), "part" (less than
-    x), "beyond" (more than x), "count" (a small number), "even", "divisor" (divides x evenly), or a number itself. An ending's last ``ask``
-    is the problem's question.
+    x), "beyond" (more than x), "count" (a small number), "even", "divisor" (divides x evenly), or a number itself.
+    An ending's last ``ask`` is the problem's question.
     """
 
     name: str
@@ -130,7 +130,8 @@ STEPS: tuple[Template, ...] = (
     # things to dollars
     _row("sells_all", "things", "dollars", "{He} sells them all for ${a} each.", "a:count",
          ("x * a", "{He} gets", "How many dollars does {name} get?")),
-    _row("sells_packs", "things", "dollars", "{He} sells them in {boxes} of {a}, each {box} for ${b}.", "a:divisor b:count",
+    _row("sells_packs", "things", "dollars", "{He} sells them in {boxes} of {a}, each {box} for ${b}.",
+         "a:divisor b:count",
          ("x / a", "Number of {boxes}", "How many {boxes} does {name} sell?"),
          ("r * b", "{He} gets", "How many dollars does {name} get?")),
     # dollars
@@ -147,9 +148,11 @@ STEPS: tuple[Template, ...] = (
     _row("overtime", "dollars", "dollars", "{He} works {a} hours more for ${b} an hour.", "a:count b:count",
          ("a * b", "More pay", "How many dollars is the new pay?"), ("x + r", "With the new", _MONEY)),
     # effort
-    _row("more_on_day", "effort", "effort", "On {day2} {he} {does} {a} more.", "a:more", ("x + a", "With {day2}", _DONE)),
+    _row("more_on_day", "effort", "effort", "On {day2} {he} {does} {a} more.", "a:more",
+         ("x + a", "With {day2}", _DONE)),
     _row("more_daily", "effort", "effort", "Then {he} {does} {a} {noun} a day for {b} days.", "a:count b:count",
-         ("a * b", "New {noun}", "How many {noun} does {name} {do} in the new days?"), ("x + r", "With the new", _DONE)),
+         ("a * b", "New {noun}", "How many {noun} does {name} {do} in the new days?"),
+         ("x + r", "With the new", _DONE)),
     _row("prize", "effort", "dollars", "{He} gets ${a} for each of the {noun}.", "a:count",
          ("x * a", "{He} gets", "How many dollars does {name} get?")),
 )  # fmt: skip
