@@ -87,13 +87,15 @@ class progress(Generic[T]):  # noqa: N801  (reads as a function: ``for x in prog
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Takes the bar away, and leaves one line of what was done and how fast."""
-        if self._screen is not None and self._task is not None:
-            self._screen.bars.remove_task(self._task)
-            self._screen.leave()
-            self._screen = self._task = None
         seconds = time.monotonic() - self._started
         ending = "in" if error is None else "when it stopped, after"
+        if self._screen is not None and self._task is not None:
+            self._screen.bars.remove_task(self._task)
+            self._screen.bars.refresh()
         self._print(f"{self._counted()} {ending} {duration(seconds)}, {self._rate()}{self._shown_fields()}")
+        if self._screen is not None:
+            self._screen.leave()
+            self._screen = self._task = None
 
     def advance(self, units: int = 1, **fields: Any) -> None:
         """Counts units as done; fields such as ``loss=0.31`` are shown beside the rate."""
@@ -113,7 +115,7 @@ class progress(Generic[T]):  # noqa: N801  (reads as a function: ``for x in prog
             self._print(f"{self._counted()}, {self._rate()}{', ' + left if left else ''}{self._shown_fields()}")
 
     def _print(self, text: str) -> None:
-        self._console.print(f"{self.description}: {text}", markup=False, highlight=False, soft_wrap=True)
+        say(f"{self.description}: {text}", self._console)
 
     def _counted(self) -> str:
         if not self.total:
@@ -139,6 +141,13 @@ class progress(Generic[T]):  # noqa: N801  (reads as a function: ``for x in prog
     def _shown_fields(self) -> str:
         shown = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in self._fields.values())
         return "".join(f", {name} {value}" for name, value in zip(self._fields, shown, strict=True))
+
+
+def say(text: str, console: Console | None = None) -> None:
+    """Prints a line as it is, above the bars where a console shows any; default stderr."""
+    console = console if console is not None else Console(stderr=True)
+    screen = _Screen.of(console)
+    (screen.bars.console if screen is not None else console).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:
@@ -172,19 +181,23 @@ class _Screen:
         self._key = id(console.file)
         self._users = 0
         self.bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TextColumn("{task.fields[left]}"),
-            TextColumn("{task.fields[fields]}", style="dim"),
+            TextColumn("{task.fields[fields]}", style="dim", markup=False),
             console=console,
             transient=True,
         )
 
     @classmethod
+    def of(cls, console: Console) -> _Screen | None:
+        return cls._open.get(id(console.file))
+
+    @classmethod
     def enter(cls, console: Console) -> _Screen:
-        screen = cls._open.get(id(console.file))
+        screen = cls.of(console)
         if screen is None:
             screen = cls._open[id(console.file)] = cls(console)
             screen.bars.start()

@@ -22,7 +22,7 @@ from jaxrefine.artefacts.manifest import (
     seeds_of,
     versions,
 )
-from jaxrefine.artefacts.progress import duration
+from jaxrefine.artefacts.progress import duration, say
 from jaxrefine.config import changes, describe, digest, unknown_name
 
 try:
@@ -80,11 +80,11 @@ def run_stages(
             inputs = {name: finished[name].digest for name in stage.inputs}
             manifest = _finished_before(directory, stage, inputs)
             if manifest is not None:
-                _say(console, f"{heading}: finished before ({duration(manifest.seconds)})")
+                say(f"{heading}: finished before ({duration(manifest.seconds)})", console)
             else:
-                _say(console, f"{heading}: {'goes on' if directory.exists() else 'starts'} in {directory}")
+                say(f"{heading}: {'goes on' if directory.exists() else 'starts'} in {directory}", console)
                 manifest = _run(stage, directory, config, inputs)
-                _say(console, f"{heading}: finished in {duration(manifest.seconds)}")
+                say(f"{heading}: finished in {duration(manifest.seconds)}", console)
             finished[stage.name] = manifest
 
 
@@ -186,7 +186,3 @@ def _locked(workdir: pathlib.Path) -> Iterator[None]:
             except OSError as error:
                 raise StageError(f"another run is at work in {workdir}") from error
         yield
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

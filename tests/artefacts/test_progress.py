@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 
 import pytest
@@ -90,8 +91,9 @@ def test_a_terminal_gets_one_live_display_for_bars_inside_bars():
         for _ in progress([1, 2, 3], "inner", console=console):
             pass
     shown = screen.getvalue()
-    assert shown.count("inner: 3/3 items in") == 2
-    assert shown.count("outer: 2/2 items in") == 1
+    line_start = r"(?:\n|\r|\x1b\[2K)"
+    assert len(re.findall(line_start + "inner: 3/3 items in", shown)) == 2
+    assert len(re.findall(line_start + "outer: 2/2 items in", shown)) == 1
     assert "\x1b[" in shown
 
 
