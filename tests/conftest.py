@@ -14,6 +14,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import flax.struct  # noqa: E402  (the environment above must be set before jax starts)
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
@@ -21,6 +22,10 @@ from jaxtyping import install_import_hook  # noqa: E402
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_default_matmul_precision", "highest")
+
+# the same examples in every run, and no deadline: the first one of a shape waits for the compiler
+hypothesis.settings.register_profile("jaxrefine", derandomize=True, deadline=None, max_examples=30, print_blob=True)
+hypothesis.settings.load_profile("jaxrefine")
 
 _flax_dataclass = flax.struct.dataclass
 
