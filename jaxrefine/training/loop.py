@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
@@ -26,7 +25,7 @@ from jaxrefine.training.prefetch import Item, Prefetch, start_at, to_device
 from jaxrefine.training.state import TrainState, abstract_state, init_state
 from jaxrefine.training.step import make_train_step
 from jaxrefine.training.writers import Writer, open_writers
-from jaxrefine.typing import Params
+from jaxrefine.typing import Array, Int, Params
 
 Evaluate = Callable[[TrainState], Mapping[str, float]]
 OnMetrics = Callable[[int, Mapping[str, float]], None]
@@ -269,7 +268,7 @@ class _Log:
         self.settle(results)
         return results
 
-    def _check(self, step: int, metrics: Mapping[str, float], group_ids: np.ndarray[Any, Any]) -> None:
+    def _check(self, step: int, metrics: Mapping[str, float], group_ids: Int[Array, "B G"]) -> None:
         if metrics["finite"] == 1:
             self._bad = {}
             return

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import optax
 
+from jaxrefine.config import unknown_name
 from jaxrefine.sharding import path_of
 from jaxrefine.typing import Scalar
 
@@ -52,7 +53,7 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         for field, allowed in (("name", get_args(Name)), ("schedule", get_args(ScheduleName))):
             if (given := getattr(self, field)) not in allowed:
-                raise ValueError(f"optimizer.{field} = {given!r}; allowed: {', '.join(allowed)}")
+                raise ValueError(unknown_name(given, allowed, f"optimizer.{field}"))
         if self.warmup_steps and self.warmup_share:
             raise ValueError(
                 f"give one of optimizer.warmup_steps = {self.warmup_steps} and warmup_share = {self.warmup_share}"

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from jaxrefine.data.batch import PackedBatch
 from jaxrefine.sharding import batch_sharding
+from jaxrefine.typing import Array, Int
 
 
 def to_device(batch: PackedBatch, *, mesh: Mesh, num_microbatches: int = 1) -> PackedBatch:
@@ -48,7 +49,7 @@ class Item(NamedTuple):
 
     batch: PackedBatch
     """On the devices."""
-    group_ids: np.ndarray[Any, Any]
+    group_ids: Int[Array, "B G"]
     """Of this process's rows, still on the host."""
     position: Any
     """The loader's state after this batch: where a checkpoint goes on."""

@@ -68,7 +68,9 @@ def init_state(params: Params, optimizer: Optimizer, key: Key[Array, ""], *, mes
     shapes = abstract_state(params, optimizer, mesh=mesh)
 
     def put(x: Any, like: Any) -> Any:
-        return jax.device_put(_master(x), like.sharding, may_alias=False)
+        # The explicit copy: device_put shares a buffer that already lies on one of the devices, may_alias or not,
+        # and donating the state would then delete the caller's parameters.
+        return jnp.copy(jax.device_put(_master(x), like.sharding))
 
     placed = jax.tree.map(put, params, shapes.params)
     # Made sharded: the moments of a large model never exist on one device.

@@ -8,13 +8,14 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxrefine.config import unknown_name
 
 _log = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Writer(Protocol):
     """Takes one flat record of numbers a logged step."""
 
