@@ -11,7 +11,7 @@ import copy
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import grain
 import numpy as np
@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 T_co = TypeVar("T_co", covariant=True)
 
 
+@runtime_checkable
 class Source(Protocol[T_co]):
     """Anything with a length and items by number: a list, an array_record source, groups tokenised when read."""
 
