@@ -134,6 +134,7 @@ class _Row:
         homes[slots[new]] = self._path * self._config.longest_path + np.flatnonzero(new)
         self._path += 1
 
+
 def unpack(values: Any, batch: PackedBatch) -> dict[int, np.ndarray]:
     """Per-candidate results of a batch, by group.
 

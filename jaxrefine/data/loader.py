@@ -139,7 +139,7 @@ class Loader:
         return [rows[i] for i in rng.permutation(len(rows))] if shuffle else rows
 
     def lay_out(self, rows: Sequence[Sequence[int]]) -> PackedBatch:
-        """This process's share of a global batch of rows of group numbers; missing rows are empty."""
+        """Lays out the share of this process of a global batch of rows of group numbers; missing rows are empty."""
         own = [rows[i] if i < len(rows) else () for i in self._share]
         groups: list[list[TokenGroup]] = []
         for row in own:
