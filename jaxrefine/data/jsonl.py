@@ -7,13 +7,14 @@ a malformed *file* (a byte order mark, Windows line ends, a truncated gzip strea
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import logging
 import math
 import pathlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from jaxrefine.artefacts.atomic import parse_json, write_bytes
 from jaxrefine.config import unknown_name
@@ -136,8 +137,8 @@ def _shown(value: Any) -> str:
     return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
 
 
-def _opened(path: pathlib.Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else open(path, "rb")
+def _opened(path: pathlib.Path) -> gzip.GzipFile | io.BufferedReader:
+    return gzip.GzipFile(path, "rb") if path.suffix == ".gz" else open(path, "rb")
 
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:

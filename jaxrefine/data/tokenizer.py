@@ -8,7 +8,6 @@ models are trained and sampled here, too; ``decode`` gives the text without it.
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -16,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-from jaxrefine.artefacts.atomic import write_json, write_text
+from jaxrefine.artefacts.atomic import read_json, write_json, write_text
 
 BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
 
@@ -157,20 +156,20 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> FastTokeniz
 def _read(file: pathlib.Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not JSON: {error}") from error
+    value = read_json(file)
     if not isinstance(value, dict):
         raise ValueError(f"{file}: a JSON object, not {type(value).__name__}")
     return value
 
 
 def _token_text(value: Any) -> str | None:
-    """A special token as written in tokenizer_config.json: a string, or an object with its content."""
+    """A special token as written in tokenizer_config.json: a string, or an object with its content.
+
+    Early LLaMA conversions wrote "" for all of them; then the ids of config.json hold.
+    """
     if isinstance(value, dict):
         value = value.get("content")
-    return value if isinstance(value, str) else None
+    return value if isinstance(value, str) and value else None
 
 
 def load_tokenizer(directory: pathlib.Path | str) -> FastTokenizer:
@@ -197,7 +196,7 @@ def load_tokenizer(directory: pathlib.Path | str) -> FastTokenizer:
     backend.no_truncation()
     backend.no_padding()
     sources = [_read(directory / name) for name in ("tokenizer_config.json", "special_tokens_map.json")]
-    configs = [_read(directory / name) for name in ("config.json", "generation_config.json")]
+    configs = {name: _read(directory / name) for name in ("config.json", "generation_config.json")}
 
     def ids(role: str) -> list[int]:
         found: list[int] = []
@@ -209,9 +208,14 @@ def load_tokenizer(directory: pathlib.Path | str) -> FastTokenizer:
                     raise ValueError(f"{directory}: {role}_token {token!r} is not in the vocabulary")
                 found.append(token_id)
                 break
-        for config in configs:
+        for name, config in configs.items():
             value = config.get(f"{role}_token_id")
-            found.extend(value if isinstance(value, list) else [] if value is None else [value])
+            for token_id in value if isinstance(value, list) else [] if value is None else [value]:
+                if not isinstance(token_id, int) or token_id < 0 or backend.id_to_token(token_id) is None:
+                    if role == "pad":  # often -1, or a row that the tokenizer lacks; nothing here reads it
+                        continue
+                    raise ValueError(f"{directory / name}: {role}_token_id {token_id!r} is no id of the tokenizer")
+                found.append(token_id)
         return list(dict.fromkeys(found))
 
     bos, pad, eos = ids("bos"), ids("pad"), ids("eos")
