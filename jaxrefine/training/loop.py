@@ -66,13 +66,13 @@ class TrainConfig:
 class NonFiniteError(FloatingPointError):
     """Too many non-finite steps in a row; the weights are those before the first of them.
 
-    ``step``: the last of them; ``metrics``: its metrics; ``group_ids``: of them all, {step: ids of its groups}.
+    ``step``: the last of them; ``metrics``: its metrics; ``group_ids``: {step: ids of its groups}, since the start.
     """
 
     def __init__(self, step: int, metrics: Mapping[str, float], group_ids: Mapping[int, list[int]]) -> None:
         super().__init__(
-            f"step {step}: {len(group_ids)} steps in a row had a non-finite loss or gradient; the weights are those"
-            f" before them. Metrics {dict(metrics)}; group ids by step {dict(group_ids)}"
+            f"step {step}: {metrics['num_bad_in_a_row']:.0f} steps in a row had a non-finite loss or gradient; the weights"
+            f" are those before them. Metrics {dict(metrics)}; group ids by step {dict(group_ids)}"
         )
         self.step, self.metrics, self.group_ids = step, dict(metrics), dict(group_ids)
 

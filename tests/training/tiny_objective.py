@@ -105,3 +105,38 @@ class TinyObjective(nn.Module):
         }
         right = jnp.sum(pair & (scores[..., 0] > scores[..., 1])).astype(jnp.float32)
         return terms, {"ranking_accuracy": (right, counts["hinge"])}
+
+
+class CountingLoader:
+    """Batch i is ``make_batch(i)``; iterators can be saved and set, as those of grain can."""
+
+    def __init__(self, num_batches: int, share: tuple[int, int] = (0, 1)) -> None:
+        self.num_batches, self.share = num_batches, share
+
+    def batch(self, index: int) -> PackedBatch:
+        share, of = self.share
+        return jax.tree.map(lambda x: np.split(x, of)[share], make_batch(index))
+
+    def __iter__(self) -> CountingIterator:
+        return CountingIterator(self)
+
+
+class CountingIterator:
+    def __init__(self, loader: CountingLoader) -> None:
+        self.loader, self.position = loader, 0
+
+    def __iter__(self) -> CountingIterator:
+        return self
+
+    def __next__(self) -> PackedBatch:
+        if self.position == self.loader.num_batches:
+            raise StopIteration
+        batch = self.loader.batch(self.position)
+        self.position += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        return {"position": self.position}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self.position = state["position"]
