@@ -160,7 +160,7 @@ def test_extreme_configs_give_problems(config: ArithmeticConfig) -> None:
 
 
 def test_splits_share_no_question_nor_its_numbers() -> None:
-    found = {split: generate(split, 2000, seed, FIXED) for seed, split in enumerate(SPLITS)}
+    found = {split: generate(split, 1200, seed, FIXED) for seed, split in enumerate(SPLITS)}
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
         assert not {example.question for example in found[one]} & {example.question for example in found[other]}
         assert not {skeleton(example) for example in found[one]} & {skeleton(example) for example in found[other]}
@@ -168,7 +168,7 @@ def test_splits_share_no_question_nor_its_numbers() -> None:
 
 def test_splits_of_the_smallest_world_share_nothing_either() -> None:
     """One-step problems of small numbers: few enough that without the rejection most would occur in both splits."""
-    train, test = (generate(split, 1500, 0, EASIEST) for split in ("train", "test"))
+    train, test = (generate(split, 1000, 0, EASIEST) for split in ("train", "test"))
     assert len({skeleton(example) for example in train}) < 1000
     assert not {skeleton(example) for example in train} & {skeleton(example) for example in test}
 

@@ -134,6 +134,21 @@ def test_transformers_reads_the_directory_alike(tokenizer: FastTokenizer, saved:
         assert loaded.decode(tokenizer.encode(text)) == text
 
 
+def test_a_directory_without_tokenizer_json_goes_through_transformers(
+    tokenizer: FastTokenizer, tmp_path: pathlib.Path
+) -> None:
+    """The vocabulary and merges as GPT-2 has them, so its own way of cutting a text into words."""
+    saved = json.loads(tokenizer.backend.to_str())["model"]
+    (tmp_path / "vocab.json").write_text(json.dumps(saved["vocab"]))
+    (tmp_path / "merges.txt").write_text("\n".join(" ".join(pair) for pair in saved["merges"]))
+    names = {"bos_token": BEGIN, "eos_token": END, "unk_token": END}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer", **names}))
+    loaded = load_tokenizer(tmp_path)
+    assert (loaded.bos_id, loaded.eos_id) == (tokenizer.bos_id, tokenizer.eos_id)
+    assert loaded.encode("She has many eggs") == tokenizer.encode("She has many eggs")
+    assert loaded.decode(loaded.encode("any text: é 12")) == "any text: é 12"
+
+
 def test_a_sentencepiece_like_tokenizer_gets_no_bos_and_decodes_without_its_space(
     sentencepiece_like: pathlib.Path,
 ) -> None:
