@@ -140,9 +140,10 @@ def tokenize_group(
         known = tuple(reward is not None for reward in example.rewards)
         rewards = tuple(0.0 if reward is None else float(reward) for reward in example.rewards)
         return TokenGroup(group_id, prompt, rewards=rewards, reward_where=known)
-    texts, labels, finished = (example.response,), (1.0,), (True,)
     if isinstance(example, Candidates):
         texts, labels, finished = example.responses, tuple(map(float, example.labels)), example.finished
+    else:
+        texts, labels, finished = (example.response,), (1.0,), (True,)
     if response_ids is not None and len(response_ids) != len(texts):
         raise ValueError(f"group {group_id}: {len(response_ids)} response_ids for {len(texts)} responses")
     encoded = [tokenizer.encode(text) for text in texts] if response_ids is None else [list(r) for r in response_ids]
