@@ -82,9 +82,15 @@ def assign(
         name: (path, layer) for path, shape in shapes.items() for layer, name in enumerate(_names(rules[path], shape))
     }
     found = _canonical(family, tensors)
-    for name in wanted:
-        if name not in found:
-            raise ValueError(f"{where}: tensor {name!r} is missing{_nearest(name, set(found) - set(wanted))}")
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        files = sorted({tensor.file.name for tensor in tensors.values()})
+        raise ValueError(
+            f"{where}: tensor {missing[0]!r} is missing from {', '.join(files[:3]) or 'an empty checkpoint'}"
+            + (f" and {len(files) - 3} other files" if len(files) > 3 else "")
+            + (f", {len(missing) - 1} more are missing" if len(missing) > 1 else "")
+            + _nearest(missing[0], set(found) - set(wanted))
+        )
     for name, tensor in found.items():
         if name not in wanted and not _is_tied_head(family, name, found):
             raise ValueError(f"tensor {tensor} is left over: {_no_place(family, name, shapes, set(wanted))}")
@@ -193,14 +199,15 @@ def read_parameter(
     target = jnp.dtype(kinds[0] if dtype is None else dtype)
     staged: dict[tuple[tuple[int, int, int], ...], np.ndarray] = {}
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+        index = (slice(None),) * len(shape) if index is None else index
         spans = tuple(one.indices(size) for one, size in zip(index, shape, strict=True))
         if spans not in staged:
             staged[spans] = _read_span(tensors, rule, tuple(slice(*span) for span in spans), target)
         return staged[spans]
 
     if sharding is None:
-        array = jax.device_put(part((slice(None),) * len(shape)))
+        array = jax.device_put(part(None))
     else:
         array = jax.make_array_from_callback(shape, sharding, part)
     return jax.block_until_ready(array)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pathlib
 import shutil
@@ -22,7 +21,8 @@ from jaxrefine.conversion import apply
 from jaxrefine.conversion.scorer import save_scorer
 from jaxrefine.conversion.tensors import INDEX, SAFETENSORS, open_checkpoint
 from jaxrefine.models.config import TransformerConfig
-from jaxrefine.models.families import family_of, family_of_config
+from jaxrefine.models.families import family_of
+from jaxrefine.models.weights import Family
 from jaxrefine.sharding import param_shardings
 from jaxrefine.typing import Params
 
@@ -41,7 +41,6 @@ TOKENIZER_FILES = (
 """What a saved model takes over from the directory it was loaded from."""
 
 MAX_SHARD_BYTES = 5_000_000_000
-_log = logging.getLogger(__name__)
 
 
 def load_config(directory: str | os.PathLike[str]) -> tuple[TransformerConfig, dict[str, Any]]:
@@ -51,14 +50,19 @@ def load_config(directory: str | os.PathLike[str]) -> tuple[TransformerConfig, d
       FileNotFoundError: no config.json.
       ValueError: an attribute that is neither handled nor known to change nothing; names the file and the key.
     """
-    path = pathlib.Path(directory) / CONFIG
+    family, config, where = _read_config(pathlib.Path(directory))
+    return family.from_hf(config, where=where), family.extra(config)
+
+
+def _read_config(directory: pathlib.Path) -> tuple[Family, dict[str, Any], str]:
+    """The family, config.json as it is, and its path."""
+    path = directory / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; a model directory has a {CONFIG} beside its weights")
     config = read_json(path)
     if not isinstance(config, dict):
         raise ValueError(f"{path}: holds a {type(config).__name__}; an object is needed")
-    family = family_of_config(config, str(path))
-    return family.from_hf(config, where=str(path)), family.extra(config)
+    return family_of(config.get("model_type"), str(path)), config, str(path)
 
 
 def load_pretrained(
@@ -84,8 +88,8 @@ def load_pretrained(
         truncated file; a pickle that names what it must not. Each names the key or tensor and the file.
     """
     directory = pathlib.Path(directory)
-    config, _ = load_config(directory)
-    family = family_of_config(read_json(directory / CONFIG), str(directory / CONFIG))
+    family, attributes, where = _read_config(directory)
+    config = family.from_hf(attributes, where=where)
     abstract = apply.abstract_params(config)
     shapes = {path: leaf.shape for path, leaf in apply.by_path(abstract).items()}
     shardings = {} if mesh is None else apply.by_path(param_shardings(abstract, mesh))
@@ -147,12 +151,7 @@ def save_pretrained(
     if extra is None and source is not None and (source / CONFIG).is_file():
         _, extra = load_config(source)
     attributes = described.to_hf(config, dtype=stored, extra=extra)
-    if (
-        directory.exists()
-        and (not directory.is_dir() or any(directory.iterdir()))
-        and not (directory / CONFIG).exists()
-    ):
-        raise ValueError(f"{directory} is there and holds no {CONFIG}: it is no model directory, and is not replaced")
+    _check_replaceable(directory)
     files = _plan(
         apply.exported_names(described, {path: np.shape(leaf) for path, leaf in leaves.items()}),
         leaves,
@@ -175,6 +174,13 @@ def save_pretrained(
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"save_pretrained {directory.name}")
     return directory
+
+
+def _check_replaceable(directory: pathlib.Path) -> None:
+    """What the directory replaces is nothing, empty, or a model directory."""
+    empty = not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
+    if not empty and not (directory / CONFIG).is_file():
+        raise ValueError(f"{directory} is there and holds no {CONFIG}: it is no model directory, and is not replaced")
 
 
 def _check_params(config: TransformerConfig, leaves: Mapping[str, Any]) -> None:

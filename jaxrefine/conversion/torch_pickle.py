@@ -41,10 +41,10 @@ ALLOWED_GLOBALS = (
 )
 """All that a pickle may name."""
 
-_OPCODES = frozenset(
+_OPCODES = (
     "PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID MEMOIZE BINPUT LONG_BINPUT BINGET LONG_BINGET "
     "NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE "
-    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT SETITEM SETITEMS EMPTY_LIST APPEND APPENDS".split()
+    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT SETITEM SETITEMS EMPTY_LIST APPEND APPENDS"
 )
 """What ``torch.save`` writes for a state dict; none of them constructs an object by itself."""
 
@@ -220,13 +220,16 @@ def _refused(path: pathlib.Path, name: str) -> RefusedPickle:
 
 def _check_opcodes(content: bytes, path: pathlib.Path) -> None:
     """Every opcode and every global that is spelled out, before any of them runs."""
-    for opcode, argument, position in pickletools.genops(content):
-        if opcode.name in ("GLOBAL", "INST") and argument.replace(" ", ".") not in ALLOWED_GLOBALS:
-            raise _refused(path, argument.replace(" ", "."))
-        if opcode.name not in _OPCODES:
+    allowed = frozenset(_OPCODES.split())
+    program = list(pickletools.genops(content))
+    for opcode, argument, _ in program:
+        if opcode.name in ("GLOBAL", "INST") and (name := str(argument).replace(" ", ".")) not in ALLOWED_GLOBALS:
+            raise _refused(path, name)
+    for opcode, argument, position in program:
+        if opcode.name not in allowed:
             raise RefusedPickle(
                 f"{path}: refused, nothing was run: opcode {opcode.name} at byte {position} of its pickle; "
-                f"allowed: {', '.join(sorted(_OPCODES))}"
+                f"allowed: {', '.join(sorted(allowed))}"
             )
-        if opcode.name == "LONG_BINPUT" and argument > len(content):
+        if opcode.name == "LONG_BINPUT" and int(argument or 0) > len(content):
             raise RefusedPickle(f"{path}: refused, nothing was run: memo {argument} in {len(content)} bytes")

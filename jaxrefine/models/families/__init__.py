@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from jaxrefine.config import unknown_name
 from jaxrefine.models.families.llama import LLAMA
 from jaxrefine.models.weights import Family
@@ -22,8 +19,3 @@ def family_of(model_type: object, where: str) -> Family:
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ValueError(f"{where}: {unknown_name(model_type, FAMILIES, 'model_type')}")
     return FAMILIES[model_type]
-
-
-def family_of_config(config: Mapping[str, Any], where: str) -> Family:
-    """The family that a config.json names."""
-    return family_of(config.get("model_type"), where)

@@ -7,8 +7,7 @@ from typing import Any
 
 from jaxrefine.config import unknown_name
 
-HARMLESS = frozenset(
-    """
+_HARMLESS = """
     _commit_hash _name_or_path architectures dtype model_type name_or_path tokenizer_class torch_dtype torchscript
     transformers_version unsloth_fixed unsloth_version use_cache initializer_range pretraining_tp
     _attn_implementation _attn_implementation_autoset _flash_attn_2_enabled attn_implementation
@@ -19,8 +18,8 @@ HARMLESS = frozenset(
     exponential_decay_length_penalty length_penalty max_length min_length no_repeat_ngram_size num_beam_groups
     num_beams num_return_sequences remove_invalid_values repetition_penalty suppress_tokens temperature top_k top_p
     typical_p tf_legacy_loss
-    """.split()
-)
+"""
+HARMLESS = frozenset(_HARMLESS.split())
 """What changes no logit: provenance, token ids, what a forward pass returns, how a sampler is set, labels."""
 
 FIXED: dict[str, tuple[Any, ...]] = {

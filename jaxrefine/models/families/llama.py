@@ -21,11 +21,12 @@ _SCALING_KEYS: dict[str, tuple[str, ...]] = {
 }
 """Kinds of rotary scaling, with what each needs."""
 
-_HANDLED = frozenset(
+_SIZES = (
     "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
     "max_position_embeddings max_sequence_length rms_norm_eps hidden_act attention_bias mlp_bias tie_word_embeddings "
-    "rope_theta rope_scaling rope_parameters".split()
+    "rope_theta rope_scaling rope_parameters"
 )
+_HANDLED = frozenset(_SIZES.split())
 
 _WRITTEN = _HANDLED | {"architectures", "model_type", "torch_dtype", "dtype"}
 
