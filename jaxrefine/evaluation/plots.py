@@ -122,10 +122,10 @@ def _point(axis: Axes, cell: Quality, at: float, colour: str, *, vertical: bool)
 
 def _name_spots(axis: Axes, spots: Sequence[tuple[float, float, str]]) -> None:
     """Names in a column to the right, evenly spread in the order of height, each with a thin line to its point."""
-    ordered = sorted(spots, key=lambda spot: (spot[1], -spot[0]))
+    ordered = sorted(spots, key=lambda spot: (spot[1], spot[0]))
     for index, (x, y, name) in enumerate(ordered):
         height = (index + 0.5) / len(ordered)
-        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5}
+        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "relpos": (0.0, 0.5)}
         axis.annotate(name, (x, y), xytext=(1.06, height), textcoords="axes fraction", fontsize=8, color=BLACK,
                       ha="left", va="center", arrowprops=line)  # fmt: skip
 

@@ -1,0 +1,45 @@
+"""The comparison of loss variants: train each from the same weights on the same batches, and measure them alike.
+
+    prompts ─ candidates ─ base ─ reference ─ variants ─ report
+
+Each seed draws its own candidates for the training prompts, its order of them and its new heads, alike for all
+variants; every variant starts from the same weights and sees the same groups in each step. What is ranked and
+re-ranked is one set of base samples of the held-out prompts, common to all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+from jaxrefine.artefacts.stages import Stage
+from jaxrefine.evaluation import variant_stages
+from jaxrefine.evaluation.variant_settings import Settings, Variant
+
+__all__ = ["LossVariants", "Variant"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossVariants(Settings):
+    """A comparison of loss variants that can be run."""
+
+    def stages(self) -> list[Stage]:
+        """The stages of the comparison.
+
+        Raises:
+            ValueError: the model directory or the file of candidates is not there.
+        """
+        if not (self.directory / "config.json").is_file():
+            raise ValueError(f"model: {self.directory} holds no config.json; a Hugging Face model directory is wanted")
+        if self.candidates is not None and not Path(self.candidates).expanduser().is_file():
+            raise ValueError(f"candidates: there is no file {self.candidates}")
+        bound = lambda function: functools.partial(function, self)  # noqa: E731
+        return [
+            Stage("prompts", bound(variant_stages.prompts)),
+            Stage("candidates", bound(variant_stages.candidates), ("prompts",)),
+            Stage("base", bound(variant_stages.base), ("prompts",)),
+            Stage("reference", bound(variant_stages.reference), ("prompts", "candidates", "base")),
+            Stage("variants", bound(variant_stages.variants), ("prompts", "candidates", "base", "reference")),
+            Stage("report", bound(variant_stages.report), ("base", "reference", "variants")),
+        ]

@@ -1,0 +1,229 @@
+"""The comparison from end to end with a random model: it runs, goes on where it stopped, and takes one's own data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxrefine.artefacts.stages import run_stages
+from jaxrefine.config import load, shipped
+from jaxrefine.data.examples import Candidates
+from jaxrefine.data.readers import write_candidates
+from jaxrefine.evaluation import variant_base, variant_data, variant_run
+from jaxrefine.evaluation.comparison import METRICS, START
+from jaxrefine.evaluation.variant_data import Lengths
+from jaxrefine.evaluation.variants import LossVariants, Variant
+from jaxrefine.scoring.objectives import ObjectiveConfig
+from jaxrefine.training.optimizer import OptimizerConfig
+from tests.evaluation.tiny_model import even_is_right, save_tiny_model
+
+MLE = Variant(name="mle", learning_rate=1e-2, objective=ObjectiveConfig(mle_weight=1.0))
+DPO = Variant(name="dpo", learning_rate=1e-2, objective=ObjectiveConfig(loss="dpo"))
+VERDICT = Variant(
+    name="verdict", learning_rate=1e-2, objective=ObjectiveConfig(loss="verdict_cross_entropy", scorer="verdict")
+)
+REWARD = Variant(
+    name="reward", learning_rate=1e-2, objective=ObjectiveConfig(loss="pairwise_logistic", scorer="reward")
+)
+GRADED = (0.1, 0.9, 0.5)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise is right half the time, finished or not, and the first character is its answer."""
+
+    def judge(prompt: Candidates, samples: Any, tokenizer: Any) -> list[dict[str, Any]]:
+        records = []
+        for sample in samples:
+            text = tokenizer.decode(sample.content)
+            records.append(
+                {"text": text, "outcome": even_is_right(text, ""), "answer": str(len(text) % 3), "finished": True,
+                 "logprob": float(sum(sample.logprobs)), "tokens": list(sample.tokens)}
+            )  # fmt: skip
+        return records
+
+    for module in (variant_run, variant_base):
+        monkeypatch.setattr(module, "judge", judge)
+
+
+def tiny(model: Path, **changes: Any) -> LossVariants:
+    settings = LossVariants(
+        variants=(MLE, DPO), model=str(model), num_train=12, num_held_out=4, num_candidates=3, num_base_samples=3,
+        num_votes=2, seeds=(0, 1), steps=2, groups_per_step=3, slots=64, lengths=Lengths(prompt=48, response=6),
+        optimizer=OptimizerConfig(schedule="constant"), num_devices=1, num_resamples=50,
+    )  # fmt: skip
+    return dataclasses.replace(settings, **changes)
+
+
+def run(settings: LossVariants, workdir: Path) -> dict[str, Any]:
+    run_stages(settings.stages(), workdir, settings)
+    return json.loads((workdir / "06-report" / "metrics.json").read_text())
+
+
+def without_times(metrics: dict[str, Any]) -> dict[str, Any]:
+    for row in metrics["variants"].values():
+        row.pop("cost")
+    return metrics
+
+
+def units(workdir: Path) -> list[dict[str, Any]]:
+    lines = (workdir / "05-variants" / "units.jsonl").read_text().splitlines()
+    return [json.loads(line)["record"] for line in lines]
+
+
+@pytest.mark.slow
+def test_every_metric_of_every_unit_is_measured_and_reported(model: Path, tmp_path: Path, lenient: None) -> None:
+    metrics = run(tiny(model), tmp_path)
+    assert [(unit["variant"], unit["seed"]) for unit in units(tmp_path)] == [
+        ("mle", 0),
+        ("dpo", 0),
+        ("mle", 1),
+        ("dpo", 1),
+    ]
+    for unit in units(tmp_path):
+        assert set(unit["quality"]) == set(METRICS)
+        assert all(len(values) == 4 for values in unit["quality"].values())
+        assert len(unit["loss"]) == 2
+        assert unit["peak_memory_bytes"] > 0
+        assert unit["seconds_per_step"] > 0
+    assert set(metrics["variants"]) == {START, "mle", "dpo"}
+    assert not metrics["unavailable"]
+    for row in metrics["variants"].values():
+        for cell in row["quality"].values():
+            assert 0.0 <= cell["estimate"]["low"] <= cell["estimate"]["value"] <= cell["estimate"]["high"] <= 1.0
+    assert (tmp_path / "06-report" / "report.md").read_text().count("](figures/") == 3
+
+
+@pytest.mark.slow
+def test_a_stopped_comparison_repeats_no_unit_and_ends_with_the_same_metrics(
+    model: Path, tmp_path: Path, lenient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tiny(model, variants=(MLE, DPO))
+    whole = without_times(run(settings, tmp_path / "whole"))
+    original, ran = variant_run.Runner.run, []
+
+    def stopping(self: Any, variant: Variant, seed: int, **options: Any) -> Any:
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        ran.append((variant.name, seed))
+        return original(self, variant, seed, **options)
+
+    monkeypatch.setattr(variant_run.Runner, "run", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, tmp_path / "stopped")
+    monkeypatch.setattr(
+        variant_run.Runner, "run", lambda *given, **options: ran.append("again") or original(*given, **options)
+    )
+    stopped = without_times(run(settings, tmp_path / "stopped"))
+    assert ran == [("mle", 0), ("dpo", 0), "again", "again"]
+    assert stopped == whole
+
+
+def own_file(path: Path, *, labels: tuple[float, ...], answer: str | None) -> Path:
+    rows = [
+        Candidates(f"own-{n}", f"What is {n}+1?\n", (f"so #### {n + 1}", f"it is #### {n}", "no idea"), labels, answer)
+        for n in range(24)
+    ]
+    write_candidates(path, rows)
+    return path
+
+
+@pytest.mark.slow
+def test_scored_candidates_without_answers_are_compared_by_ranking_alone(model: Path, tmp_path: Path) -> None:
+    file = own_file(tmp_path / "own.jsonl", labels=GRADED, answer=None)
+    variants = (dataclasses.replace(MLE, mle_on="best"), VERDICT, REWARD)
+    metrics = run(tiny(model, candidates=str(file), variants=variants, seeds=(0,)), tmp_path / "run")
+    assert set(metrics["variants"]["reward"]["quality"]) == {"ranking_accuracy"}
+    assert metrics["unavailable"]["greedy_accuracy"] == "the held-out prompts have no known answers"
+    assert "right / wrong labels" in metrics["left_out"]["verdict"]
+    report = (tmp_path / "run" / "06-report" / "report.md").read_text()
+    assert "– the held-out prompts have no known answers" in report
+
+
+@pytest.mark.slow
+def test_right_and_wrong_candidates_with_answers_give_every_metric(model: Path, tmp_path: Path) -> None:
+    file = own_file(tmp_path / "own.jsonl", labels=(1.0, 0.0, 0.0), answer="7")
+    settings = tiny(model, candidates=str(file), variants=(MLE, VERDICT, REWARD), seeds=(3,), keep_weights=True)
+    metrics = run(settings, tmp_path / "run")
+    assert not metrics["unavailable"]
+    assert not metrics["left_out"]
+    assert (tmp_path / "run" / "05-variants" / "weights" / "reward-3" / "config.json").is_file()
+
+
+@pytest.mark.slow
+def test_one_variant_compiles_one_train_step_for_all_its_seeds(
+    model: Path, tmp_path: Path, lenient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runners = []
+    original = variant_run.Runner.__init__
+    monkeypatch.setattr(
+        variant_run.Runner, "__init__", lambda self, *given: runners.append(self) or original(self, *given)
+    )
+    run(tiny(model, variants=(MLE,)), tmp_path)
+    [runner] = runners
+    assert [len(compiled.step.compiled) for compiled in runner._compiled.values()] == [1]
+
+
+def test_what_a_seed_draws_is_alike_for_all_variants_and_differs_between_seeds() -> None:
+    from jaxrefine.evaluation.variant_training import order
+
+    assert order(20, 6, 4, seed=0) == order(20, 6, 4, seed=0) != order(20, 6, 4, seed=1)
+    for steps in (order(7, 20, 3, seed=2), order(3, 9, 8, seed=2)):
+        assert all(len(set(step)) == len(step) for step in steps)
+    seen = np.bincount([index for step in order(7, 14, 3, seed=0) for index in step])
+    assert seen.tolist() == [6] * 7
+
+
+def test_identical_candidates_count_once_and_keep_their_places() -> None:
+    example = Candidates("1", "2+3?", ("5", "6", "5"), (1.0, 0.0, 1.0), "5")
+    judged = variant_data.judged_texts(example)
+    distinct, places = judged.distinct()
+    assert distinct.example.responses == ("5", "6")
+    assert distinct.example.labels == (1.0, 0.0)
+    assert places == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"control": "mel"}, "did you mean 'mle'"),
+        ({"only": ("dppo",)}, "did you mean 'dpo'"),
+        ({"variants": (MLE, MLE)}, "two variants are called 'mle'"),
+        ({"seeds": ()}, "at least one"),
+        ({"seeds": (1, 1)}, "each once"),
+        ({"steps": 0}, "steps = 0 must be at least 1"),
+        ({"num_candidates": 1}, "at least 2"),
+        ({"held_out_share": 1.0}, "between 0 and 1"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_before_any_compute(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny(Path("nowhere"), **changes)
+
+
+def test_a_model_or_file_that_is_not_there_is_named(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no config.json"):
+        tiny(tmp_path).stages()
+    with pytest.raises(ValueError, match=r"there is no file .*absent.jsonl"):
+        tiny(model, candidates=str(tmp_path / "absent.jsonl")).stages()
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("loss_variants/")])
+def test_shipped_comparisons_have_the_variants_that_are_promised(name: str) -> None:
+    settings = load(name)
+    names = {variant.name for variant in settings.variants}
+    assert len(names) >= 10
+    assert len(settings.seeds) >= 3
+    for variant in settings.variants:
+        if variant.objective.loss == "margin_ranking":
+            assert variant.objective.loss_options["ties"] == "skip"
