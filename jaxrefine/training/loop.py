@@ -71,8 +71,8 @@ class NonFiniteError(FloatingPointError):
 
     def __init__(self, step: int, metrics: Mapping[str, float], group_ids: Mapping[int, list[int]]) -> None:
         super().__init__(
-            f"step {step}: {metrics['num_bad_in_a_row']:.0f} steps in a row had a non-finite loss or gradient; the weights"
-            f" are those before them. Metrics {dict(metrics)}; group ids by step {dict(group_ids)}"
+            f"step {step}: {metrics['num_bad_in_a_row']:.0f} steps in a row had a non-finite loss or gradient; the"
+            f" weights are those before them. Metrics {dict(metrics)}; group ids by step {dict(group_ids)}"
         )
         self.step, self.metrics, self.group_ids = step, dict(metrics), dict(group_ids)
 
