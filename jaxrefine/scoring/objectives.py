@@ -70,6 +70,10 @@ class Objective(nn.Module):
     def __call__(self, batch: PackedBatch) -> tuple[dict[str, Term], dict[str, Pair]]:
         """The terms {name: (sum, count, coefficient)} and the metrics {name: (sum, count)} of a batch."""
         scores = self.score(batch)
+        return self.terms(scores, batch), self._metrics(scores, batch)
+
+    def terms(self, scores: Scores, batch: PackedBatch) -> dict[str, Term]:
+        """The terms of scores that are there already; reads no parameters."""
         terms: dict[str, Term] = {}
         if self.loss is not None:
             loss = get_loss(self.loss)
@@ -82,7 +86,7 @@ class Objective(nn.Module):
         if self.mle_weight:
             assert scores.sums is not None
             terms[LIKELIHOOD] = (*likelihood_term(scores.sums, batch, self.mle_normalize), self.mle_weight)
-        return terms, self._metrics(scores, batch)
+        return terms
 
     def score(self, batch: PackedBatch) -> Scores:
         """What the scorer says of a batch; with summed log-probs of the responses wherever likelihood needs them."""
