@@ -16,7 +16,7 @@ from jaxrefine.models.decoder import Decoder
 from jaxrefine.sampling.policies import Form, Policy, Values, choose
 from jaxrefine.typing import Array, Bool, Float, Int, Key, Params
 
-SLOTS = 256
+SLOTS = 128
 """Candidates that grow at once where no batch size is given (measured: benchmarks/bench_generate.py)."""
 
 
@@ -68,7 +68,7 @@ def generate(
       eos_id: ends a candidate.
       key: of the whole job.
       batch_size: prompts at once; by default as many as give ``SLOTS`` candidates.
-      progress: called after every batch with the prompts done and their total.
+      progress: called as prompts are done with their number and the total.
 
     Returns:
       For every prompt, in the given order, its N samples.
@@ -88,8 +88,7 @@ def generate(
     True
     """
     samples: list[list[Sample]] = [[] for _ in prompts]
-    done = 0
-    for index, candidates in iterate(
+    batches = iterate(
         decoder,
         params,
         prompts,
@@ -100,9 +99,9 @@ def generate(
         eos_id=eos_id,
         key=key,
         batch_size=batch_size,
-    ):
+    )
+    for done, (index, candidates) in enumerate(batches, 1):
         samples[index] = candidates
-        done += 1
         if progress is not None:
             progress(done, len(prompts))
     return samples
@@ -161,27 +160,27 @@ def iterate(
 
 
 def padded_length(length: int) -> int:
-    """The static length that a prompt is padded to: 32, 64, 96, 128, then four steps a doubling.
+    """The static length that a prompt is padded to: powers of two from 32, above 512 four steps a doubling.
 
-    >>> [padded_length(n) for n in (1, 33, 100, 129, 1000)]
-    [32, 64, 128, 160, 1024]
+    >>> [padded_length(n) for n in (1, 33, 100, 129, 1000, 1025)]
+    [32, 64, 128, 256, 1024, 1280]
     """
-    step = max(32, 1 << max(0, (length - 1).bit_length() - 3))
+    power = max(32, 1 << (length - 1).bit_length())
+    step = power if power <= 512 else power // 8
     return -(-length // step) * step
 
 
 def cache_lengths(tokens: int) -> list[int]:
     """Sizes through which a candidate cache grows until it holds ``tokens``: early steps do not attend over all.
 
-    >>> cache_lengths(127), cache_lengths(20), cache_lengths(0)
-    ([16, 32, 64, 127], [16, 20], [])
+    >>> cache_lengths(127), cache_lengths(40), cache_lengths(20), cache_lengths(0)
+    ([32, 64, 127], [40], [20], [])
     """
-    sizes = []
-    size = 16
-    while size < tokens:
-        sizes.append(size)
-        size *= 2
+    sizes = [size for size in _CACHE_SIZES if 4 * size <= 3 * tokens]  # a growth by less than a third does not pay
     return [*sizes, tokens] if tokens else []
+
+
+_CACHE_SIZES = (32, 64, 96, *(128 << n for n in range(20)))
 
 
 @flax.struct.dataclass(frozen=True)
