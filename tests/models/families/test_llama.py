@@ -199,7 +199,7 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 @pytest.mark.parametrize("which", WRONG)
 def test_a_wrong_config_is_an_error_that_names_file_and_key(which: str) -> None:
     changed, parts = WRONG[which]
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         from_hf(SMALL | changed, where="models/x/config.json")
     for part in ("models/x/config.json", *parts):
         assert part in str(caught.value)
