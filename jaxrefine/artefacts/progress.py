@@ -6,7 +6,7 @@ import importlib.util
 import time
 from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
@@ -35,6 +35,32 @@ class progress(Generic[T]):  # noqa: N801  (reads as a function: ``for x in prog
     ...     bar.advance(1, loss=0.25)
     ...     bar.advance(1, loss=0.125)
     """
+
+    @overload
+    def __init__(
+        self,
+        work: Iterable[T],
+        description: str,
+        *,
+        total: int | None = ...,
+        initial: int = ...,
+        unit: str = ...,
+        console: Console | None = ...,
+        interval_seconds: float = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: progress[Any],
+        work: int | None,
+        description: str,
+        *,
+        total: int | None = ...,
+        initial: int = ...,
+        unit: str = ...,
+        console: Console | None = ...,
+        interval_seconds: float = ...,
+    ) -> None: ...
 
     def __init__(
         self,
