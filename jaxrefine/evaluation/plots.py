@@ -84,7 +84,7 @@ def losses(comparison: Comparison) -> Figure:
 def seconds(comparison: Comparison) -> Figure:
     """Quality against the seconds that training took, compiling included."""
     wanted = [name for name in ("greedy_accuracy", "reranked_accuracy") if name in comparison.metrics]
-    metrics = wanted or list(comparison.metrics[:1])
+    metrics: list[str] = [*wanted] or [*comparison.metrics[:1]]
     figure, panels = _panels(len(metrics), width=5.0, height=3.8)
     for axis, metric in zip(panels, metrics, strict=True):
         start = comparison.row(START).quality[metric].estimate.value

@@ -159,6 +159,12 @@ def token_group(judged: Judged, tokenizer: Tokenizer, lengths: Lengths, *, group
     )
 
 
+def cut_share(groups: Iterable[TokenGroup], longest: int) -> float:
+    """The share of responses that are as long as may be: nearly all of them were cut there."""
+    lengths = [len(response) for group in groups for response in group.responses]
+    return float(np.mean([length >= longest for length in lengths])) if lengths else 0.0
+
+
 def prompt_ids(prompt: Candidates, tokenizer: Tokenizer, lengths: Lengths) -> tuple[int, ...]:
     """A prompt's own ids, as `token_group` gives them.
 

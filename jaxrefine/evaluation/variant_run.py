@@ -13,6 +13,7 @@ import jax
 
 from jaxrefine.artefacts.progress import progress
 from jaxrefine.conversion.pretrained import save_pretrained
+from jaxrefine.data.packing import PackingConfig
 from jaxrefine.evaluation.comparison import Unit
 from jaxrefine.evaluation.variant_base import BaseModel
 from jaxrefine.evaluation.variant_data import judge, number_of, prompt_ids
@@ -56,6 +57,7 @@ class Runner:
         self._settings, self._base, self._trainings, self._rows = settings, base, trainings, rows
         self._compiled: dict[str, _Compiled] = {}
         self._scorers: dict[bool, GroupScorer] = {}
+        self._layouts: dict[bool, PackingConfig] = {}
 
     def run(self, variant: Variant, seed: int, *, keep: Path | None = None) -> dict[str, Any]:
         """Trains and measures; returns the unit's record for the journal.
@@ -87,8 +89,10 @@ class Runner:
     def _train(self, variant: Variant, seed: int) -> tuple[Params, list[Mapping[str, float]], Step]:
         settings, base, data = self._settings, self._base, self._trainings[seed]
         verdicts = variant.objective.scorer == "verdict"
-        config = layout(self._trainings, settings, verdicts=verdicts, num_shards=base.num_shards)
-        loader = batches(data, config, mle_on=variant.mle_on)
+        if verdicts not in self._layouts:
+            shape = layout(self._trainings, settings, verdicts=verdicts, num_shards=base.num_shards)
+            self._layouts[verdicts] = shape
+        loader = batches(data, self._layouts[verdicts], mle_on=variant.mle_on)
         compiled = self._prepared(variant)
         key = jax.random.fold_in(jax.random.key(seed), 2)
         params: Params = {"model": base.params}

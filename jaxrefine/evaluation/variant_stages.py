@@ -21,7 +21,7 @@ from jaxrefine.data.templates import TEMPLATES
 from jaxrefine.evaluation.comparison import METRICS, compare
 from jaxrefine.evaluation.report import print_table, write_report
 from jaxrefine.evaluation.variant_base import BaseModel, load_base, sample_into, sampled
-from jaxrefine.evaluation.variant_data import Judged, is_binary, is_held_out, judged_texts
+from jaxrefine.evaluation.variant_data import Judged, cut_share, is_binary, is_held_out, judged_texts
 from jaxrefine.evaluation.variant_held_out import HeldOut, ceiling, held_out, start_quality, unavailable
 from jaxrefine.evaluation.variant_run import Runner, left_out, unit_from_record
 from jaxrefine.evaluation.variant_scoring import score_all
@@ -238,6 +238,8 @@ def _start_answers(settings: Settings, directory: Path) -> tuple[dict[str, list[
 def _facts(settings: Settings, directory: Path, model: BaseModel, rows: Sequence[HeldOut]) -> dict[str, Any]:
     device = model.mesh.devices.flat[0]
     trainings = _trainings(settings, directory, model)
+    train = [group for data in trainings.values() for group in data.groups]
+    kept = [row.group for row in rows if row.group is not None]
     ranked = ", ".join(f"{len(data.groups)} (seed {seed})" for seed, data in trainings.items())
     return {
         "model": f"{settings.directory.name} ({model.digest[:12]})",
@@ -246,6 +248,7 @@ def _facts(settings: Settings, directory: Path, model: BaseModel, rows: Sequence
         f"{settings.policy.temperature:g} of the shipped word problems",
         "training prompts with candidates of different labels": ranked,
         "held-out prompts": len(rows),
+        "candidates cut by length": f"{100 * cut_share([*train, *kept], settings.lengths.response):.1f} %",
         "best that re-ranking could reach": "–" if (best := ceiling(rows)) is None else f"{100 * best:.1f} %",
         "training": f"{settings.steps} steps of {settings.groups_per_step} prompts; seeds {list(settings.seeds)}",
         "device": f"{model.mesh.size} x {device.device_kind}, {model.decoder.dtype}, jax {jax.__version__}",

@@ -88,7 +88,9 @@ def order(num_groups: int, num_steps: int, groups_per_step: int, *, seed: int) -
     waiting: list[int] = []
     for _ in range(num_steps):
         if len(waiting) < size:
-            waiting += [index for index in generator.permutation(num_groups).tolist() if index not in waiting]
+            # Those that wait come last in the new round, so that no step has a group twice.
+            fresh = generator.permutation(num_groups).tolist()
+            waiting += sorted(fresh, key=lambda index: index in waiting)
         steps.append(tuple(waiting[:size]))
         waiting = waiting[size:]
     return tuple(steps)

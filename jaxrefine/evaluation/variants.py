@@ -14,6 +14,8 @@ import functools
 from pathlib import Path
 
 from jaxrefine.artefacts.stages import Stage
+from jaxrefine.conversion.pretrained import load_config
+from jaxrefine.data.templates import TEMPLATES, VERDICT_WORDS
 from jaxrefine.evaluation import variant_stages
 from jaxrefine.evaluation.variant_settings import Settings, Variant
 
@@ -28,12 +30,19 @@ class LossVariants(Settings):
         """The stages of the comparison.
 
         Raises:
-            ValueError: the model directory or the file of candidates is not there.
+            ValueError: the model directory or the file of candidates is not there, or the model is too short.
         """
         if not (self.directory / "config.json").is_file():
             raise ValueError(f"model: {self.directory} holds no config.json; a Hugging Face model directory is wanted")
         if self.candidates is not None and not Path(self.candidates).expanduser().is_file():
-            raise ValueError(f"candidates: there is no file {self.candidates}")
+            raise ValueError(f"candidates: there is no file {self.candidates}; give yours with --candidates FILE")
+        config, _ = load_config(self.directory)
+        room = config.max_positions - len(f"{TEMPLATES['verdict'].text}{VERDICT_WORDS[1]}".encode())
+        if self.lengths.prompt + self.lengths.response > room:
+            raise ValueError(
+                f"lengths.prompt = {self.lengths.prompt} and lengths.response = {self.lengths.response} with a verdict "
+                f"need more than the {config.max_positions} positions of {self.directory}: together at most {room}"
+            )
         bound = lambda function: functools.partial(function, self)  # noqa: E731
         return [
             Stage("prompts", bound(variant_stages.prompts)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from jaxrefine.data.readers import write_candidates
 from jaxrefine.evaluation import variant_base, variant_data, variant_run
 from jaxrefine.evaluation.comparison import METRICS, START
 from jaxrefine.evaluation.variant_data import Lengths
+from jaxrefine.evaluation.variant_training import order
 from jaxrefine.evaluation.variants import LossVariants, Variant
 from jaxrefine.scoring.objectives import ObjectiveConfig
 from jaxrefine.training.optimizer import OptimizerConfig
@@ -38,22 +40,38 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture
-def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Noise is right half the time, finished or not, and the first character is its answer."""
+@pytest.fixture(scope="module")
+def lenient() -> Iterator[None]:
+    """Noise is right half the time, finished or not, and its length is its answer."""
 
     def judge(prompt: Candidates, samples: Any, tokenizer: Any) -> list[dict[str, Any]]:
         records = []
         for sample in samples:
             text = tokenizer.decode(sample.content)
             records.append(
-                {"text": text, "outcome": even_is_right(text, ""), "answer": str(len(text) % 3), "finished": True,
-                 "logprob": float(sum(sample.logprobs)), "tokens": list(sample.tokens)}
-            )  # fmt: skip
+                {
+                    "text": text,
+                    "outcome": even_is_right(text, ""),
+                    "answer": str(len(text) % 3),
+                    "finished": True,
+                    "logprob": float(sum(sample.logprobs)),
+                    "tokens": list(sample.tokens),
+                }
+            )
         return records
 
-    for module in (variant_run, variant_base):
-        monkeypatch.setattr(module, "judge", judge)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(variant_run, "judge", judge)
+        patch.setattr(variant_base, "judge", judge)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(model: Path, lenient: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work directory of a comparison that ran without a stop."""
+    workdir = tmp_path_factory.mktemp("finished")
+    run(tiny(model), workdir)
+    return workdir
 
 
 def tiny(model: Path, **changes: Any) -> LossVariants:
@@ -82,15 +100,11 @@ def units(workdir: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_every_metric_of_every_unit_is_measured_and_reported(model: Path, tmp_path: Path, lenient: None) -> None:
-    metrics = run(tiny(model), tmp_path)
-    assert [(unit["variant"], unit["seed"]) for unit in units(tmp_path)] == [
-        ("mle", 0),
-        ("dpo", 0),
-        ("mle", 1),
-        ("dpo", 1),
-    ]
-    for unit in units(tmp_path):
+def test_every_metric_of_every_unit_is_measured_and_reported(finished: Path) -> None:
+    metrics = json.loads((finished / "06-report" / "metrics.json").read_text())
+    ran = [(unit["variant"], unit["seed"]) for unit in units(finished)]
+    assert ran == [("mle", 0), ("dpo", 0), ("mle", 1), ("dpo", 1)]
+    for unit in units(finished):
         assert set(unit["quality"]) == set(METRICS)
         assert all(len(values) == 4 for values in unit["quality"].values())
         assert len(unit["loss"]) == 2
@@ -101,32 +115,37 @@ def test_every_metric_of_every_unit_is_measured_and_reported(model: Path, tmp_pa
     for row in metrics["variants"].values():
         for cell in row["quality"].values():
             assert 0.0 <= cell["estimate"]["low"] <= cell["estimate"]["value"] <= cell["estimate"]["high"] <= 1.0
-    assert (tmp_path / "06-report" / "report.md").read_text().count("](figures/") == 3
+    assert (finished / "06-report" / "report.md").read_text().count("](figures/") == 3
+
+
+@pytest.mark.slow
+def test_the_seeds_of_a_variant_share_one_compiled_step(finished: Path) -> None:
+    seconds = {(unit["variant"], unit["seed"]): unit["compile_seconds"] for unit in units(finished)}
+    assert seconds["mle", 0] == seconds["mle", 1] > 0
+    assert seconds["dpo", 0] == seconds["dpo", 1] > 0
 
 
 @pytest.mark.slow
 def test_a_stopped_comparison_repeats_no_unit_and_ends_with_the_same_metrics(
-    model: Path, tmp_path: Path, lenient: None, monkeypatch: pytest.MonkeyPatch
+    finished: Path, model: Path, lenient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = tiny(model, variants=(MLE, DPO))
-    whole = without_times(run(settings, tmp_path / "whole"))
-    original, ran = variant_run.Runner.run, []
+    original = variant_run.Runner.run
+    ran: list[tuple[str, int]] = []
 
-    def stopping(self: Any, variant: Variant, seed: int, **options: Any) -> Any:
+    def counting(self: Any, variant: Variant, seed: int, **options: Any) -> Any:
         if len(ran) == 2:
+            ran.append(("stopped", -1))
             raise KeyboardInterrupt
         ran.append((variant.name, seed))
         return original(self, variant, seed, **options)
 
-    monkeypatch.setattr(variant_run.Runner, "run", stopping)
+    monkeypatch.setattr(variant_run.Runner, "run", counting)
     with pytest.raises(KeyboardInterrupt):
-        run(settings, tmp_path / "stopped")
-    monkeypatch.setattr(
-        variant_run.Runner, "run", lambda *given, **options: ran.append("again") or original(*given, **options)
-    )
-    stopped = without_times(run(settings, tmp_path / "stopped"))
-    assert ran == [("mle", 0), ("dpo", 0), "again", "again"]
-    assert stopped == whole
+        run(tiny(model), tmp_path)
+    metrics = run(tiny(model), tmp_path)
+    assert ran == [("mle", 0), ("dpo", 0), ("stopped", -1), ("mle", 1), ("dpo", 1)]
+    whole = json.loads((finished / "06-report" / "metrics.json").read_text())
+    assert without_times(metrics) == without_times(whole)
 
 
 def own_file(path: Path, *, labels: tuple[float, ...], answer: str | None) -> Path:
@@ -153,30 +172,14 @@ def test_scored_candidates_without_answers_are_compared_by_ranking_alone(model: 
 @pytest.mark.slow
 def test_right_and_wrong_candidates_with_answers_give_every_metric(model: Path, tmp_path: Path) -> None:
     file = own_file(tmp_path / "own.jsonl", labels=(1.0, 0.0, 0.0), answer="7")
-    settings = tiny(model, candidates=str(file), variants=(MLE, VERDICT, REWARD), seeds=(3,), keep_weights=True)
+    settings = tiny(model, candidates=str(file), variants=(MLE, VERDICT), seeds=(3,), keep_weights=True)
     metrics = run(settings, tmp_path / "run")
     assert not metrics["unavailable"]
     assert not metrics["left_out"]
-    assert (tmp_path / "run" / "05-variants" / "weights" / "reward-3" / "config.json").is_file()
-
-
-@pytest.mark.slow
-def test_one_variant_compiles_one_train_step_for_all_its_seeds(
-    model: Path, tmp_path: Path, lenient: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runners = []
-    original = variant_run.Runner.__init__
-    monkeypatch.setattr(
-        variant_run.Runner, "__init__", lambda self, *given: runners.append(self) or original(self, *given)
-    )
-    run(tiny(model, variants=(MLE,)), tmp_path)
-    [runner] = runners
-    assert [len(compiled.step.compiled) for compiled in runner._compiled.values()] == [1]
+    assert (tmp_path / "run" / "05-variants" / "weights" / "verdict-3" / "config.json").is_file()
 
 
 def test_what_a_seed_draws_is_alike_for_all_variants_and_differs_between_seeds() -> None:
-    from jaxrefine.evaluation.variant_training import order
-
     assert order(20, 6, 4, seed=0) == order(20, 6, 4, seed=0) != order(20, 6, 4, seed=1)
     for steps in (order(7, 20, 3, seed=2), order(3, 9, 8, seed=2)):
         assert all(len(set(step)) == len(step) for step in steps)
@@ -216,6 +219,8 @@ def test_a_model_or_file_that_is_not_there_is_named(tmp_path: Path, model: Path)
         tiny(tmp_path).stages()
     with pytest.raises(ValueError, match=r"there is no file .*absent.jsonl"):
         tiny(model, candidates=str(tmp_path / "absent.jsonl")).stages()
+    with pytest.raises(ValueError, match=r"the 256 positions of .*together at most"):
+        tiny(model, lengths=Lengths(prompt=200, response=60)).stages()
 
 
 @pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("loss_variants/")])
