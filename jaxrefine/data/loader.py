@@ -24,6 +24,9 @@ from jaxrefine.data.shapes import PackingConfig, Size, plan_rows
 
 _log = logging.getLogger(__name__)
 
+_AS_NEEDED = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+"""A window is planned when it is reached: a thread of the trainer's is ahead of it already."""
+
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -140,7 +143,7 @@ class Loader:
 
     def lay_out(self, rows: Sequence[Sequence[int]]) -> PackedBatch:
         """Lays out the share of this process of a global batch of rows of group numbers; missing rows are empty."""
-        own = [rows[i] if i < len(rows) else () for i in self._share]
+        own = [rows[int(i)] if i < len(rows) else () for i in self._share]
         groups: list[list[TokenGroup]] = []
         for row in own:
             read = [self._groups[i] for i in row]
@@ -172,7 +175,7 @@ class LoaderIterator:
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
-        self._windows = iter(loader._windows.to_iter_dataset())
+        self._windows = iter(loader._windows.to_iter_dataset(_AS_NEEDED))
         self._begin(self._windows.get_state(), [])
 
     def _begin(self, position: Any, carried: list[list[int]]) -> None:
