@@ -206,7 +206,7 @@ A prompt is a question and a line end; the solution has one calculation a line a
 
 ## Accuracy
 
-On {metrics["num_test_problems"]} problems of the test split, which shares no templates-with-numbers with the training split
+On {metrics["num_test_problems"]} problems of the test split, of which no combination of templates and numbers is in the training split
 (95 % bootstrap interval over problems; the samples: temperature {config.policy.temperature}, top-p {config.policy.top_p}):
 
 | | solved | interval |
