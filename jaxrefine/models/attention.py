@@ -53,13 +53,13 @@ def attend(
     return jnp.einsum("bkgsu,bukh->bskgh", weights, v).reshape(B, S, Q, H)
 
 
-def _dense(visible: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, state: Any = None) -> tuple[jax.Array, Any]:
+def _dense(visible: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, state: Any = None) -> tuple[Array, Any]:
     return attend(q, k, v, visible), state
 
 
 def _expand(
     slots: jax.Array, homes: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, state: Any = None
-) -> tuple[jax.Array, Any]:
+) -> tuple[Array, Any]:
     B, S, Q, H = q.shape
     _, E, X = slots.shape
     flat = slots.reshape(B, E * X)
@@ -73,7 +73,7 @@ def _expand(
     return _take(out.reshape(B, E * X, Q * H), homes).reshape(B, S, Q, H), state
 
 
-def _take(rows: jax.Array, slots: jax.Array) -> jax.Array:
+def _take(rows: Array, slots: Array) -> jax.Array:
     """Rows [B U C] at slots [B S] -> [B S C]."""
     return jax.vmap(lambda row, slot: row.at[slot].get(mode="promise_in_bounds"))(rows, slots)
 

@@ -68,7 +68,7 @@ def prefill_attend(length: int) -> Attend:
     return Partial(_prefill, jnp.tril(jnp.ones((1, length, length), bool)))
 
 
-def _prefill(causal: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, state: None) -> tuple[jax.Array, KeyValues]:
+def _prefill(causal: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, state: None) -> tuple[Array, KeyValues]:
     del state
     return attend(q, k, v, causal), KeyValues(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2))
 
@@ -106,8 +106,8 @@ def _decode(
     shared = jnp.einsum("cnkgh,ckph->ckngp", q, prompt.keys, preferred_element_type=jnp.float32)
     alone = jnp.einsum("cnkgh,cnkrh->cnkgr", q, own.keys, preferred_element_type=jnp.float32)
     itself = jnp.einsum("cnkgh,cnkh->cnkg", q, k, preferred_element_type=jnp.float32)[..., None]
-    shared = hide(shared, in_prompt[:, None, None, None])
-    alone = hide(alone, before[None, None, None, None])
+    shared = jnp.asarray(hide(shared, in_prompt[:, None, None, None]))
+    alone = jnp.asarray(hide(alone, before[None, None, None, None]))
 
     shared_top = jnp.moveaxis(jnp.max(shared, axis=-1, keepdims=True), 1, 2)
     top = jnp.maximum(jnp.maximum(shared_top, jnp.max(alone, axis=-1, keepdims=True)), itself)

@@ -62,7 +62,8 @@ class Layer(nn.Module):
 
     def setup(self) -> None:
         """Two norms, two blocks."""
-        config, kinds = self.config, {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config = self.config
+        kinds: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         self.attention_norm = RMSNorm(config.norm_eps, **kinds)
         self.attention = Attention(config, **kinds)
         self.feed_forward_norm = RMSNorm(config.norm_eps, **kinds)
@@ -209,7 +210,7 @@ class Decoder(nn.Module):
         hidden, new = self._through(tokens, positions, decode_attend(lengths, step), states)
         return hidden, written(candidate_cache, new, step)
 
-    def _through(self, tokens: jax.Array, positions: jax.Array, attend: Attend, states: Any) -> tuple[jax.Array, Any]:
+    def _through(self, tokens: Array, positions: Array, attend: Attend, states: Any) -> tuple[Array, Any]:
         """Embedding, every layer with its state [L ...], final norm."""
         x = jnp.take(self.embed.embedding, tokens, axis=0, mode="clip").astype(self.dtype)
         if self.is_initializing() and not self.config.tie_embeddings:

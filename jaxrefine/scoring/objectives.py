@@ -99,7 +99,7 @@ class Objective(nn.Module):
 
     def counts(self, batch: PackedBatch) -> dict[str, Float[Array, ""]]:
         """The denominators of ``__call__``'s terms, from masks alone."""
-        found = {}
+        found: dict[str, Array] = {}
         if self.loss is not None:
             labels, where = _targets(get_loss(self.loss), batch)
             found[self.loss] = jnp.sum(counts(self.loss, labels, where, per=self.per, options=self.loss_options))

@@ -63,7 +63,7 @@ def leaf_sums(model: Any, hidden: Float[Array, "B S D"], batch: PackedBatch) -> 
     return logprobs, sums.reshape(B, G, N, W)
 
 
-def _at(hidden: jax.Array, slots: jax.Array) -> jax.Array:
+def _at(hidden: Array, slots: jax.Array) -> jax.Array:
     """Hidden states [B S D] at slots [B …] -> [B … D]."""
     return jax.vmap(lambda row, slot: row.at[slot].get(mode="promise_in_bounds"))(hidden, slots)
 

@@ -272,6 +272,6 @@ class _Log:
         if metrics["finite"] == 1:
             self._bad = {}
             return
-        self._bad[step] = sorted({int(number) for number in group_ids.flat if number >= 0})
+        self._bad[step] = sorted({int(number) for number in group_ids.reshape(-1) if number >= 0})
         if metrics["num_bad_in_a_row"] >= self._config.max_consecutive_bad_steps:
             raise NonFiniteError(step, metrics, self._bad)
