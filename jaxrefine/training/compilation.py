@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -34,8 +34,16 @@ class Step:
     Calling it never recompiles silently: ``compiled`` holds one entry for each shape seen so far.
     """
 
-    def __init__(self, function: Callable[..., Any], *, mesh: Mesh, donate: bool) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        mesh: Mesh,
+        donate: bool,
+        compiler_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.mesh = mesh
+        self._compiler_options = dict(compiler_options or {})
         self.compiled: dict[Any, CompiledStep] = {}
         self._function = function
         self._donate = donate
@@ -65,7 +73,7 @@ class Step:
         rows = batch_sharding(self.mesh, leading=1)
         with jax.set_mesh(self.mesh):
             lowered = jitted.lower(jax.tree.map(place, tree, shardings), jax.tree.map(lambda x: place(x, rows), batch))
-        call = lowered.compile()
+        call = lowered.compile(compiler_options=self._compiler_options or None)
         memory, cost = call.memory_analysis(), call.cost_analysis() or {}
         peak = 0
         if memory is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -79,7 +79,14 @@ def _as_floats(pairs: Any) -> Any:
     return jax.tree.map(lambda x: jnp.asarray(x).astype(jnp.float32), pairs)
 
 
-def make_train_step(objective: Any, optimizer: Optimizer, *, mesh: Mesh, num_microbatches: int = 1) -> Step:
+def make_train_step(
+    objective: Any,
+    optimizer: Optimizer,
+    *,
+    mesh: Mesh,
+    num_microbatches: int = 1,
+    compiler_options: Mapping[str, Any] | None = None,
+) -> Step:
     """(state, batch [A B …]) -> (state, metrics), jitted over the mesh, the state donated.
 
     loss = Σ_terms coefficient · (Σ_microbatches sum) / (Σ_microbatches count): the denominators are those of the whole
@@ -93,6 +100,7 @@ def make_train_step(objective: Any, optimizer: Optimizer, *, mesh: Mesh, num_mic
         optimizer: from ``make_optimizer``.
         mesh: from ``sharding.make_mesh``.
         num_microbatches: A; gradients of A microbatches are summed before one update.
+        compiler_options: XLA's own, by name, such as ``{"xla_gpu_deterministic_ops": True}``.
 
     Returns:
         A ``Step``. Metrics are replicated fp32 scalars: ``loss``, ``loss/<term>``, ``count/<term>``, the objective's
@@ -145,7 +153,7 @@ def make_train_step(objective: Any, optimizer: Optimizer, *, mesh: Mesh, num_mic
         }
         return new, metrics
 
-    return Step(train_step, mesh=mesh, donate=True)
+    return Step(train_step, mesh=mesh, donate=True, compiler_options=compiler_options)
 
 
 def make_eval_step(objective: Any, *, mesh: Mesh) -> Step:
