@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -191,9 +192,13 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     missing = [option for option, default in known.items() if default is REQUIRED and option not in options]
     if missing:
         raise ValueError(f"{name} has no default for {', '.join(missing)}: give {{'{missing[0]}': …}}")
+    hints = typing.get_type_hints(loss.function)
     for option, value in options.items():
-        if isinstance(known[option], (bool, str)) and type(value) is not type(known[option]):
-            raise TypeError(f"{name}: {option} is a {type(known[option]).__name__}, given {value!r}")
+        choices = typing.get_args(hints[option])
+        if choices:
+            one_of(value, choices, f"{name}: {option}")
+        elif isinstance(value, bool) != (hints[option] is bool) or not isinstance(value, (bool, int, float)):
+            raise TypeError(f"{name}: {option} is a {hints[option].__name__}, given {value!r}")
     dummies = [jax.ShapeDtypeStruct((2,), jnp.float32)] * len(loss.arrays)
     try:
         jax.eval_shape(lambda *arrays: loss.function(*arrays, **options), *dummies)
@@ -254,7 +259,7 @@ def check_per(name: str, per: str) -> None:
 
 def total(
     name: str,
-    values: Float[Array, "*batch"],
+    values: Float[Array, "*units"],
     labels: Labels,
     where: Mask = None,
     *,

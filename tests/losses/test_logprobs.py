@@ -57,8 +57,9 @@ def assert_close(got, wanted, tolerance):
         np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * np.abs(y).max())
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
-@pytest.mark.parametrize("chunk_size", [None, 1, 4, 13])
+@pytest.mark.parametrize(
+    ("form", "chunk_size"), [*((form, 4) for form in FORMS), (FORMS[0], None), (FORMS[3], 1), (FORMS[3], 13)], ids=str
+)
 def test_values_and_gradients_equal_the_plain_form(form, chunk_size):
     inputs = make_inputs()
     got = outcome(functools.partial(token_logprobs_and_entropy, chunk_size=chunk_size), *inputs, **form)
@@ -92,7 +93,8 @@ def test_the_gradient_of_an_fp32_embedding_is_gathered_in_fp32():
     # 4096 equal tokens: 4096 times the gradient of one. Summed in bf16 it would stop growing at about 256 times.
     hidden = jnp.ones((4096, 4), jnp.bfloat16)
     embedding, targets = jnp.zeros((2, 4)), jnp.zeros(4096, jnp.int32)
-    by_embedding = jax.grad(lambda w: jnp.sum(token_logprobs(hidden, w, targets, chunk_size=16)))(embedding)
+    total = lambda w: jnp.sum(token_logprobs(hidden, w, targets, chunk_size=16))  # noqa: E731
+    by_embedding = jax.jit(jax.grad(total))(embedding)
     np.testing.assert_allclose(by_embedding, [[2048.0] * 4, [-2048.0] * 4])
 
 
@@ -146,9 +148,9 @@ def test_tokens_with_a_zero_cotangent_give_no_gradient():
     hidden, embedding, targets = make_inputs()
     where = np.arange(13) % 3 != 0
     total = lambda h, w: jnp.sum(jnp.where(where, token_logprobs(h, w, targets, chunk_size=4), 0.0))  # noqa: E731
-    by_hidden, by_embedding = jax.grad(total, argnums=(0, 1))(hidden, embedding)
+    by_hidden, by_embedding = jax.jit(jax.grad(total, argnums=(0, 1)))(hidden, embedding)
     np.testing.assert_array_equal(by_hidden[~where], 0.0)
-    alone = jax.grad(lambda w: jnp.sum(token_logprobs(hidden[where], w, targets[where])))(embedding)
+    alone = jax.jit(jax.grad(lambda w: jnp.sum(token_logprobs(hidden[where], w, targets[where]))))(embedding)
     np.testing.assert_allclose(by_embedding, alone, rtol=1e-5, atol=1e-5)
 
 
