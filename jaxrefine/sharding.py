@@ -209,5 +209,7 @@ def constrain(x: Any, spec: str | PartitionSpec) -> Any:
         if spec not in ACTIVATIONS:
             raise ValueError(f"no activation named {spec!r}; allowed: {', '.join(ACTIVATIONS)}")
         spec = ACTIVATIONS[spec]
+    if len(spec) > x.ndim:
+        raise ValueError(f"an activation of shape {list(x.shape)} has fewer axes than its placement {spec}")
     fitted, _ = fit_spec(spec, x.shape, mesh)
     return jax.lax.with_sharding_constraint(x, fitted)

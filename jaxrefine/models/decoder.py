@@ -18,6 +18,7 @@ from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.layers import FeedForward, Linear, RMSNorm, kernel_init
 from jaxrefine.models.positions import rope_tables, rotate
 from jaxrefine.models.remat import rematerialized
+from jaxrefine.sharding import constrain
 from jaxrefine.typing import Array, Float, Int
 
 RopeTables = tuple[jax.Array, jax.Array]
@@ -46,9 +47,9 @@ class Attention(nn.Module):
         """Applies attention to each row."""
         B, S, _ = x.shape
         heads = (B, S, -1, self.config.head_width)
-        q = rotate(self.query(x).reshape(heads), tables)
-        k = rotate(self.key(x).reshape(heads), tables)
-        v = self.value(x).reshape(heads)
+        q = constrain(rotate(self.query(x).reshape(heads), tables), "heads")
+        k = constrain(rotate(self.key(x).reshape(heads), tables), "heads")
+        v = constrain(self.value(x).reshape(heads), "heads")
         mixed, state = attend(q, k, v, state)
         return self.out(checkpoint_name(mixed.reshape(B, S, -1), "attention")), state
 
@@ -74,8 +75,8 @@ class Layer(nn.Module):
     ) -> tuple[Float[Array, "B S D"], Any]:
         """One layer; ``state`` is what its attention reads and what it hands back (a cache, or None)."""
         mixed, state = self.attention(self.attention_norm(x), tables, attend, state)
-        x = x + mixed
-        return x + self.feed_forward(self.feed_forward_norm(x)), state
+        x = constrain(x + mixed, "hidden")
+        return constrain(x + self.feed_forward(self.feed_forward_norm(x)), "hidden"), state
 
 
 class Embedding(nn.Module):
@@ -213,6 +214,7 @@ class Decoder(nn.Module):
     def _through(self, tokens: Array, positions: Array, attend: Attend, states: Any) -> tuple[Array, Any]:
         """Embedding, every layer with its state [L ...], final norm."""
         x = jnp.take(self.embed.embedding, tokens, axis=0, mode="clip").astype(self.dtype)
+        x = constrain(x, "hidden")
         if self.is_initializing() and not self.config.tie_embeddings:
             self.output_embedding()
         x, states = self.layers(x, states, rope_tables(positions, self.config), attend)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxrefine.models.config import TransformerConfig
+from jaxrefine.sharding import constrain
 from jaxrefine.typing import Array, Float
 
 Initializer = Callable[..., jax.Array]
@@ -92,7 +93,7 @@ class FeedForward(nn.Module):
         self.up = linear(config.hidden_width, kernel_init(config))
         self.down = linear(config.width, kernel_init(config, residual=True))
 
-    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
         """Applies the block to each token."""
         activate = ACTIVATION_FUNCTIONS[self.config.activation]
-        return self.down(activate(self.gate(x)) * self.up(x))
+        return self.down(constrain(activate(self.gate(x)) * self.up(x), "feed_forward"))
