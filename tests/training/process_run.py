@@ -1,11 +1,13 @@
-"""One of several processes of a run: ``python process_run.py OUT INDEX COUNT PORT DATA FSDP TENSOR``.
+"""One of several processes of a run: ``python process_run.py OUT INDEX COUNT PORT DATA FSDP TENSOR [ENDLESS]``.
 
-Trains twice three steps, with a checkpoint between, and writes what it found to ``OUT/<index>.npz``.
+Trains twice three steps, with a checkpoint between, and writes what it found to ``OUT/<index>.npz``; or, with ENDLESS,
+goes on until it is told to stop.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -33,11 +35,12 @@ class Shares(CountingLoader):
     def batch(self, index):
         batch = super().batch(index)
         self.group_ids.append(batch.group_ids.reshape(-1))
+        time.sleep(0.02 if self.num_batches > 6 else 0)
         return batch
 
 
 def run(workdir, mesh, steps, share, losses):
-    loader = Shares(6, share)
+    loader = Shares(max(steps, 6), share)
     config = TrainConfig(
         steps=steps, optimizer=SGD, num_microbatches=1, log_every_steps=1, checkpoints=CheckpointConfig(every_steps=3)
     )
@@ -56,13 +59,15 @@ def gathered(tree):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(multihost_utils.process_allgather(tree, tiled=True))]
 
 
-def main(out, index, count, port, sizes):
+def main(out, index, count, port, sizes, endless):
     if count > 1:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
     mesh = make_mesh(MeshConfig(**sizes))
     share = row_share(mesh)
     losses: dict[int, float] = {}
+    if endless:
+        run(out / "run", mesh, 1_000_000, share, losses)
     run(out / "run", mesh, 3, share, losses)
     state, group_ids = run(out / "run", mesh, 6, share, losses)
     arrays = {f"params/{i}": leaf for i, leaf in enumerate(gathered(state.params))}
@@ -74,6 +79,6 @@ def main(out, index, count, port, sizes):
 
 
 if __name__ == "__main__":
-    directory, index, count, port, *sizes = sys.argv[1:]
+    directory, index, count, port, *sizes = sys.argv[1:8]
     axes = dict(zip(("data", "fsdp", "tensor"), map(int, sizes), strict=True))
-    main(Path(directory), int(index), int(count), int(port), axes)
+    main(Path(directory), int(index), int(count), int(port), axes, sys.argv[8:] == ["ENDLESS"])

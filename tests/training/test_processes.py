@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,24 +24,31 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def run(out, count, num_devices, sizes):
+def begin(out, count, num_devices, sizes, *extra):
     flags = f"--xla_force_host_platform_device_count={num_devices}"
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     port = free_port()
-    processes = [
+    return [
         subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(out), str(index), str(count), str(port), *map(str, sizes)],
+            [sys.executable, str(SCRIPT), str(out), str(index), str(count), str(port), *map(str, sizes), *extra],
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for index in range(count)
     ]  # fmt: skip
+
+
+def end(processes, code):
     try:
         for process in processes:
             text, _ = process.communicate(timeout=500)
-            assert process.returncode == 0, text[-4000:]
+            assert process.returncode == code, text[-4000:]
     finally:
         for process in processes:
             process.kill()
+
+
+def run(out, count, num_devices, sizes):
+    end(begin(out, count, num_devices, sizes), 0)
     return [dict(np.load(out / f"{index}.npz")) for index in range(count)]
 
 
@@ -68,3 +77,19 @@ def test_two_processes_give_what_one_gives_each_reading_its_share(tmp_path, alon
         ids = make_batch(3 + step).group_ids.reshape(-1)  # the second run goes on after batch 3
         for (share, of), found in zip(shares, row_ids, strict=True):
             np.testing.assert_array_equal(found, np.split(ids, of)[share])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_sigterm_to_one_process_stops_both_after_the_same_committed_step(tmp_path):
+    processes = begin(tmp_path, 2, 1, (2, 1, 1), "ENDLESS")
+    records = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 400
+    while not (records.exists() and records.read_bytes().count(b"\n") > 4):
+        assert all(process.poll() is None for process in processes), processes[0].communicate()[0][-4000:]
+        assert time.monotonic() < deadline, "the run makes no progress"
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)
+    end(processes, 143)
+    last = records.read_bytes().count(b"\n")
+    assert (tmp_path / "run" / "checkpoints" / str(last)).is_dir()
