@@ -43,7 +43,7 @@ class Options:
     """P, tokens of a prompt."""
     responses: tuple[int, ...] = (32, 128)
     """R, tokens of each response."""
-    groups: int = 4
+    groups: int = 2
     """Prompts in a batch."""
     rows: int | None = None
     """Rows that they are packed into; by default one a group."""

@@ -28,9 +28,12 @@ PEAK_BF16_FLOPS: tuple[tuple[str, float], ...] = (
     ("H100", 989e12),
     ("A100", 312e12),
     ("L40S", 362e12),
+    ("L40", 181e12),
     ("L4", 121e12),
+    ("TPU7x", 2.307e15),
     ("TPU v6", 918e12),
     ("TPU v5 lite", 197e12),
+    ("TPU v5e", 197e12),
     ("TPU v5", 459e12),
     ("TPU v4", 275e12),
 )
@@ -169,11 +172,13 @@ def relative_difference(tree: Any, reference: Any) -> float:
 
 
 def environment() -> dict[str, Any]:
-    """The device, the host and the versions; ``host.load`` is the run queue before anything was measured."""
+    """The devices that are there, the host and the versions; ``load`` is the run queue before anything was measured."""
     device = jax.devices()[0]
     distributions = ("jax", "jaxlib", "flax", "numpy")
     return {
-        "device": {"kind": device.device_kind, "platform": device.platform, "count": jax.device_count()},
+        "platform": device.platform,
+        "device": device.device_kind,
+        "num_devices": jax.device_count(),
         "host": {
             "system": platform.system(),
             "machine": platform.machine(),

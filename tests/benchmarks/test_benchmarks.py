@@ -18,7 +18,7 @@ from jaxrefine.models.attention import ATTENTION
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 TINY = measure.Model(vocab_size=61, width=16, num_layers=2, num_heads=2, num_kv_heads=1, hidden_width=24)
-ALWAYS = {"benchmark", "device", "host", "versions", "seed", "repeats", "dtype", "shapes"}
+ALWAYS = {"benchmark", "platform", "device", "num_devices", "host", "versions", "seed", "repeats", "dtype", "shapes"}
 SPREAD = {"median", "low_quartile", "high_quartile", "min", "max"}
 
 
@@ -27,7 +27,7 @@ def lines(records: Any) -> list[dict[str, Any]]:
     read = [json.loads(json.dumps(record, allow_nan=False)) for record in records]
     for record in read:
         assert record.keys() >= ALWAYS
-        assert record["device"]["platform"] == "cpu"
+        assert record["platform"] == "cpu"
     return read
 
 
