@@ -6,6 +6,7 @@ of them. It also holds the one function for "did you mean".
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import difflib
@@ -118,7 +119,7 @@ def load(name_or_path: str | os.PathLike[str]) -> Any:
 
 def header(name_or_path: str | os.PathLike[str]) -> str:
     """The docstring of a config file: what it does, the command, the expected result, the cost."""
-    return (_execute(find(name_or_path)).__doc__ or "").strip()
+    return (ast.get_docstring(ast.parse(find(name_or_path).read_bytes())) or "").strip()
 
 
 def _execute(file: pathlib.Path) -> types.ModuleType:

@@ -202,18 +202,22 @@ def test_shipped_configs_are_found_from_anywhere(how: str, tmp_path: pathlib.Pat
     assert finished.returncode == 0, finished.stderr
     (tmp_path / "elsewhere").mkdir()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    for name in config.shipped():
-        shown = subprocess.run(
-            [tmp_path / "environment" / "bin" / "jaxrefine", "show", name],
+    name = next(iter(config.shipped()))
+    listed, shown = (
+        subprocess.run(
+            [tmp_path / "environment" / "bin" / "jaxrefine", *line],
             capture_output=True,
             text=True,
             cwd=tmp_path / "elsewhere",
             env=environment,
             check=False,
         )
-        assert shown.returncode == 0, shown.stderr
-        root = copy if how == "editable" else site / "jaxrefine"
-        assert shown.stdout.splitlines()[0] == f"# {root.resolve() / 'configs' / name}.py"
+        for line in (["--help"], ["show", name])
+    )
+    assert {f"  {name}" for name in config.shipped()} <= set(listed.stdout.splitlines())
+    assert shown.returncode == 0, shown.stderr
+    root = copy if how == "editable" else site / "jaxrefine"
+    assert shown.stdout.splitlines()[0] == f"# {root.resolve() / 'configs' / name}.py"
 
 
 def _copy_checkout(target: pathlib.Path) -> None:
