@@ -19,6 +19,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import sys
 import traceback
 import types
@@ -35,8 +36,14 @@ class ConfigError(ValueError):
     """A config, a flag or a value that is not there, or not allowed; the message says what is."""
 
 
-def unknown_name(given: object, allowed: Iterable[object], what: str) -> str:
+def unknown_name(given: object, allowed: Iterable[object], what: str, *, listed: Iterable[str] | None = None) -> str:
     """The message for a name that is not among those allowed: what was given, the nearest, and all of them.
+
+    Args:
+      given: the name that is not there.
+      allowed: the names that are.
+      what: what they are names of.
+      listed: what to say is allowed, where that is shorter.
 
     >>> print(unknown_name("adam", ["sgd", "adamw"], "optimizer"))
     unknown optimizer 'adam'; did you mean 'adamw'? Allowed: adamw, sgd
@@ -47,7 +54,7 @@ def unknown_name(given: object, allowed: Iterable[object], what: str) -> str:
         lowered = str(given).lower()
         nearest = [name for name in names if lowered and (lowered in name.lower() or name.lower() in lowered)][:1]
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    return f"unknown {what} {given!r}{hint} Allowed: {', '.join(names) or 'none'}"
+    return f"unknown {what} {given!r}{hint} Allowed: {', '.join(names if listed is None else listed) or 'none'}"
 
 
 def config_directory() -> pathlib.Path:
@@ -219,7 +226,8 @@ def override(config: C, argv: Sequence[str], *, prog: str = "jaxrefine run CONFI
         flags = [f"--{path.replace('_', '-')}" for path in flatten(config)]
         given = unknown[0].split("=")[0]
         if given.startswith("--"):
-            raise ConfigError(unknown_name(given.replace("_", "-"), flags, "flag"))
+            listed = dict.fromkeys(re.sub(r"\.\d+\.", ".N.", flag) for flag in flags)
+            raise ConfigError(unknown_name(given.replace("_", "-"), flags, "flag", listed=listed))
         raise ConfigError(f"unexpected argument {given!r}: every override is a flag, --dotted.path value")
     return changed
 

@@ -84,6 +84,7 @@ def test_without_flags_the_config_is_the_same():
     ("flags", "said"),
     [
         (["--optimizer.lerning-rate", "2"], ["--optimizer.lerning-rate", "did you mean '--optimizer.learning-rate'"]),
+        (["--variants.1.lose", "x"], ["did you mean '--variants.1.loss'", "--variants.N.loss"]),
         (["--stpes=2"], ["--stpes", "did you mean '--steps'", "--seeds"]),
         (["--optimizer.name", "adam"], ["'adam'", "did you mean 'adamw'", "Allowed: adamw, sgd"]),
         (["--optimizer.schedule=cosin"], ["'cosin'", "did you mean 'cosine'", "Allowed: None, cosine, linear"]),
