@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import resource
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -176,12 +176,17 @@ def test_help_and_mistakes_answer_without_importing_a_heavy_library(line: list[s
     assert finished.returncode == 0, finished.stderr
 
 
-def test_help_takes_less_than_half_a_second():
+def _cpu_seconds_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def test_help_takes_less_than_half_a_second_of_one_core():
     seconds = []
     for _ in range(3):
-        started = time.perf_counter()
+        before = _cpu_seconds_of_children()
         subprocess.run([sys.executable, "-m", "jaxrefine", "--help"], check=True, capture_output=True, cwd=ROOT)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(_cpu_seconds_of_children() - before)
     assert min(seconds) < 0.5
 
 
