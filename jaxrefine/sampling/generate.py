@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrefine.models.cache import KeyValues, candidate_cache, grown
 from jaxrefine.models.decoder import Decoder
-from jaxrefine.sampling.policies import Form, Policy, Values, choose
-from jaxrefine.typing import Array, Bool, Float, Int, Key, Params
+from jaxrefine.sampling.growth import Grown, grow
+from jaxrefine.sampling.policies import Policy
+from jaxrefine.typing import Array, Key, Params
 
 SLOTS = 128
 """Candidates that grow at once where no batch size is given (measured: benchmarks/bench_generate.py)."""
@@ -143,10 +141,10 @@ def iterate(
             lengths[row] = len(prompts[index])
             tokens[row, : lengths[row]] = prompts[index]
             numbers[row] = ids[index]
-        state = _run(
+        grown = grow(
             decoder,
-            policy,
             params,
+            policy,
             tokens,
             lengths,
             numbers,
@@ -156,7 +154,7 @@ def iterate(
             eos_id=eos_id,
             key=key,
         )
-        yield from zip(chosen, _samples(state, len(chosen), eos_id), strict=True)
+        yield from zip(chosen, _samples(grown, len(chosen), eos_id), strict=True)
 
 
 def padded_length(length: int) -> int:
@@ -170,163 +168,13 @@ def padded_length(length: int) -> int:
     return -(-length // step) * step
 
 
-def cache_lengths(tokens: int) -> list[int]:
-    """Sizes through which a candidate cache grows until it holds ``tokens``: early steps do not attend over all.
-
-    >>> cache_lengths(127), cache_lengths(40), cache_lengths(20), cache_lengths(0)
-    ([32, 64, 127], [40], [20], [])
-    """
-    sizes = [size for size in _CACHE_SIZES if 4 * size <= 3 * tokens]  # a growth by less than a third does not pay
-    return [*sizes, tokens] if tokens else []
-
-
-_CACHE_SIZES = (32, 64, 96, *(128 << n for n in range(20)))
-
-
-@flax.struct.dataclass(frozen=True)
-class _State:
-    step: Int[Array, ""]  # tokens of every candidate that the cache holds
-    latest: Int[Array, "C N"]
-    done: Bool[Array, "C N"]
-    text: Int[Array, "C N R"]
-    logprobs: Float[Array, "C N R"]
-    lengths: Int[Array, "C N"]
-
-
-def _run(
-    decoder: Decoder,
-    policy: Policy,
-    params: Params,
-    tokens: np.ndarray,
-    lengths: np.ndarray,
-    numbers: np.ndarray,
-    *,
-    present: np.ndarray,
-    num_candidates: int,
-    max_new_tokens: int,
-    eos_id: int,
-    key: jax.Array,
-) -> _State:
-    """One batch, from prefill until all is done; the host looks once a segment."""
-    form, values, eos = policy.form, policy.values, jnp.int32(eos_id)
-    sizes = {"num_candidates": num_candidates, "max_new_tokens": max_new_tokens}
-    state, keys, prompt_cache = _start(
-        decoder, form, params, values, tokens, lengths, numbers, present, eos, key, **sizes
-    )
-    C, N = state.latest.shape
-    cache = candidate_cache(decoder.config, prompts=C, candidates=N, length=0, dtype=decoder.dtype)
-    for size in cache_lengths(max_new_tokens - 1):
-        if bool(jnp.all(state.done)):
-            break
-        state, cache = _advance(
-            decoder, form, params, values, state, keys, prompt_cache, lengths, cache, eos, size=size
-        )
-    return state
-
-
-@functools.partial(jax.jit, static_argnames=("decoder", "form", "num_candidates", "max_new_tokens"))
-def _start(
-    decoder: Decoder,
-    form: Form,
-    params: Params,
-    values: Values,
-    tokens: jax.Array,
-    lengths: jax.Array,
-    numbers: jax.Array,
-    present: jax.Array,
-    eos: jax.Array,
-    key: jax.Array,
-    *,
-    num_candidates: int,
-    max_new_tokens: int,
-) -> tuple[_State, jax.Array, KeyValues]:
-    """Prefill and the first token of every candidate."""
-    C, N = tokens.shape[0], num_candidates
-    hidden, cache = decoder.apply({"params": params}, tokens, lengths, method="prefill")
-    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-    keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
-    keys = jax.vmap(fold, in_axes=(None, 0), out_axes=1)(keys, jnp.arange(N, dtype=jnp.uint32))
-    logits = jnp.repeat(_logits(decoder, params, hidden[:, None]), N, axis=1)
-    token, logprob = _pick(form, values, logits, keys, jnp.int32(0))
-    state = _State(
-        step=jnp.int32(0),
-        latest=token,
-        done=(token == eos) | ~present[:, None],
-        text=jnp.zeros((C, N, max_new_tokens), jnp.int32).at[:, :, 0].set(token),
-        logprobs=jnp.zeros((C, N, max_new_tokens), jnp.float32).at[:, :, 0].set(logprob),
-        lengths=jnp.ones((C, N), jnp.int32),
-    )
-    return state, keys, cache
-
-
-@functools.partial(jax.jit, static_argnames=("decoder", "form", "size"))
-def _advance(
-    decoder: Decoder,
-    form: Form,
-    params: Params,
-    values: Values,
-    state: _State,
-    keys: jax.Array,
-    prompt_cache: KeyValues,
-    lengths: jax.Array,
-    cache: KeyValues,
-    eos: jax.Array,
-    *,
-    size: int,
-) -> tuple[_State, KeyValues]:
-    """Tokens until the cache holds ``size`` or every candidate is done."""
-
-    def unfinished(carry: tuple[_State, KeyValues]) -> jax.Array:
-        state, _ = carry
-        return (state.step < size) & ~jnp.all(state.done)
-
-    def one(carry: tuple[_State, KeyValues]) -> tuple[_State, KeyValues]:
-        state, cache = carry
-        hidden, cache = decoder.apply(
-            {"params": params}, state.latest, state.step, prompt_cache, lengths, cache, method="decode"
-        )
-        step = state.step + 1
-        token, logprob = _pick(form, values, _logits(decoder, params, hidden), keys, step)
-        token, logprob = jnp.where(state.done, 0, token), jnp.where(state.done, 0.0, logprob)
-        write = functools.partial(jax.lax.dynamic_update_index_in_dim, index=step, axis=2)
-        return _State(
-            step=step,
-            latest=token,
-            done=state.done | (token == eos),
-            text=write(state.text, token),
-            logprobs=write(state.logprobs, logprob),
-            lengths=state.lengths + (~state.done).astype(jnp.int32),
-        ), cache
-
-    return jax.lax.while_loop(unfinished, one, (state, grown(cache, size)))
-
-
-def _logits(decoder: Decoder, params: Params, hidden: jax.Array) -> jax.Array:
-    """[C N D] -> [C N V] in fp32."""
-    embedding = decoder.apply({"params": params}, method="output_embedding")
-    return jnp.einsum("cnd,vd->cnv", hidden, embedding, preferred_element_type=jnp.float32)
-
-
-def _pick(
-    form: Form, values: Values, logits: jax.Array, keys: jax.Array, step: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """The next token of each slot [C N] and the model's own log-probability of it."""
-    C, N, V = logits.shape
-    logits = logits.reshape(C * N, V)
-    folded = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys.reshape(C * N), step)
-    token = choose(form, values, logits, folded)
-    chosen = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
-    logprob = chosen - jax.nn.logsumexp(logits, axis=-1)
-    return token.reshape(C, N), logprob.reshape(C, N)
-
-
-def _samples(state: _State, rows: int, eos_id: int) -> Iterator[list[Sample]]:
-    text, logprobs, lengths = jax.device_get((state.text, state.logprobs, state.lengths))
+def _samples(grown: Grown, rows: int, eos_id: int) -> Iterator[list[Sample]]:
     for row in range(rows):
         candidates = []
-        for n, length in enumerate(lengths[row].tolist()):
-            tokens = tuple(text[row, n, :length].tolist())
-            candidates.append(Sample(tokens, tuple(logprobs[row, n, :length].tolist()), tokens[-1] == eos_id))
+        for n, length in enumerate(grown.lengths[row].tolist()):
+            tokens = tuple(grown.text[row, n, :length].tolist())
+            logprobs = tuple(grown.logprobs[row, n, :length].tolist())
+            candidates.append(Sample(tokens, logprobs, tokens[-1] == eos_id))
         yield candidates
 
 

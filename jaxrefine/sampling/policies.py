@@ -131,7 +131,7 @@ def _head(order: jax.Array, measure: jax.Array, enough: jax.Array) -> Bool[Array
     high = jnp.max(bits, axis=-1) + 1  # never enough
     enough = jnp.broadcast_to(enough, low.shape)
 
-    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def halve(_: jax.Array, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bounds
         middle = low + (high - low) // 2
         reached = jnp.sum(jnp.where(bits >= middle[:, None], measure, 0.0), axis=-1) >= enough
