@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -118,7 +119,7 @@ def judge(prompt: Candidates, samples: Iterable[Sample], tokenizer: Tokenizer) -
                 "outcome": is_right(text, prompt.answer) if sample.finished else "no answer",
                 "answer": marked_answer(text, prompt.answer) if sample.finished else None,
                 "finished": sample.finished,
-                "logprob": float(np.sum(np.float64(sample.logprobs))),
+                "logprob": math.fsum(sample.logprobs),
                 "tokens": list(sample.tokens),
             }
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxrefine.artefacts.progress import progress
 from jaxrefine.conversion.pretrained import save_pretrained
@@ -139,7 +140,7 @@ class Runner:
         for row in self._rows:
             if row.group is not None:
                 scores = values[row.group.group_id]
-                found[row.id] = scores - row.reference if is_relative else scores
+                found[row.id] = scores - np.array(row.reference) if is_relative else scores
         return found
 
     def _answers(

@@ -57,7 +57,8 @@ class GroupScorer:
 
             def scores(params: Params, batch: PackedBatch) -> jax.Array:
                 first = jax.tree.map(lambda x: x[0], batch)
-                return jnp.asarray(objective.apply({"params": params}, first, method="score").scores)
+                found: Any = objective.apply({"params": params}, first, method="score")
+                return jnp.asarray(found.scores)
 
             self._steps[scorer] = Step(scores, mesh=self._mesh, donate=False)
         step = self._steps[scorer]

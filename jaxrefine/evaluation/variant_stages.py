@@ -90,7 +90,8 @@ def base(settings: Settings, directory: Path) -> None:
 def reference(settings: Settings, directory: Path) -> None:
     """Summed log-probs of all candidates under the base model: for reference losses, and the start's own scores."""
     model = _checked_base(settings, directory)
-    jobs = {f"seed-{seed}": data.judged for seed, data in _trainings(settings, directory, model, scored=False).items()}
+    jobs: dict[str, Sequence[Judged]] = {}
+    jobs |= {f"seed-{seed}": data.judged for seed, data in _trainings(settings, directory, model, scored=False).items()}
     jobs["held_out"] = [row.judged for row in _held_out(settings, directory, model, scored=False)]
     for name, rows in jobs.items():
         with Journal(directory / f"{name}.jsonl") as journal:

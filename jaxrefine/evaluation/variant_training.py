@@ -47,7 +47,9 @@ def training(
     Raises:
         ValueError: nothing is left to learn from.
     """
-    judged, groups, refused = [], [], []
+    judged: list[Judged] = []
+    groups: list[TokenGroup] = []
+    refused: list[Refused] = []
     for row in rows:
         distinct, _ = row.distinct()
         if not distinct.can_rank:
