@@ -51,4 +51,4 @@ def test_every_picture_and_linked_file_is_there() -> None:
 def test_the_two_commands_are_an_installation_and_a_run_each() -> None:
     commands = _commands()
     assert ["jaxrefine", "run", "loss_variants/tiny"] in commands
-    assert ["python", "-m", "pytest"] in commands
+    assert any(words[:3] == ["python", "-m", "pytest"] for words in commands)

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxrefine.artefacts.atomic import read_json, write_json, write_text
 from jaxrefine.artefacts.journal import Journal
+from jaxrefine.artefacts.manifest import versions
 from jaxrefine.artefacts.progress import progress
 from jaxrefine.artefacts.stages import Stage, input_directory
 from jaxrefine.config import show
@@ -27,8 +28,9 @@ from jaxrefine.evaluation.variant_base import BaseModel, load_base, sample_into,
 from jaxrefine.evaluation.variant_data import Lengths
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.decoder import Decoder
-from jaxrefine.sampling.policies import Policy
+from jaxrefine.sampling.policies import Greedy, Policy
 from jaxrefine.scoring.objectives import ObjectiveConfig, make_objective
+from jaxrefine.sharding import make_mesh
 from jaxrefine.training.loop import TrainConfig, fit
 from jaxrefine.training.state import init_params
 from jaxrefine.typing import Float
@@ -43,7 +45,7 @@ class PretrainingConfig:
     world: ArithmeticConfig = dataclasses.field(default_factory=ArithmeticConfig)
     """What the problems are like."""
     num_problems: int = 130_000
-    """Training problems; each is read ``epochs`` times at most."""
+    """Training problems; read again in a new order where ``train.steps`` asks for more."""
     num_tokenizer_problems: int = 20_000
     """Of them, those that the tokenizer is made from."""
     vocab_size: int = 1024
@@ -57,6 +59,8 @@ class PretrainingConfig:
     slots: int = 192
     """S, tokens of a row; a problem that is longer is set aside and counted."""
     train: TrainConfig
+    num_devices: int | None = None
+    """How many of the devices that are there; None is all."""
     num_test_problems: int = 500
     num_candidates: int = 16
     """Samples a test problem, for the share of problems that any of them solves."""
@@ -85,28 +89,38 @@ class PretrainingConfig:
         groups, refused = self._groups(tokenizer)
         write_json(directory / "summary.json", {"num_problems": len(groups), "refused": refused})
         packing = PackingConfig.fit(groups[:4096], rows=self.rows, slots=self.slots, expand=False)
-        loader = Loader(groups, packing, seed=self.seed, epochs=None)
-        decoder = self._decoder(tokenizer.vocab_size)
-        objective = make_objective(
-            ObjectiveConfig(loss=None, mle_weight=1.0, mle_normalize="token"), decoder
+        mesh = make_mesh(self.train.mesh, jax.devices()[: self.num_devices])
+        loader = Loader(
+            groups,
+            packing,
+            seed=self.seed,
+            epochs=None,
+            num_microbatches=self.train.num_microbatches,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
         )
-        params = init_params(objective, jax.random.key(self.seed), next(iter(loader)))
-        state = fit(objective, params, loader, self.train, directory, description=f"pre-train {self.name}")
+        decoder = self._decoder(tokenizer.vocab_size)
+        likelihood = ObjectiveConfig(loss=None, mle_weight=1.0, mle_normalize="token")
+        objective = make_objective(likelihood, decoder)
+        params = init_params(objective, jax.random.key(self.seed), next(iter(loader)), mesh=mesh)
+        state = fit(objective, params, loader, self.train, directory, mesh=mesh, description=f"pre-train {self.name}")
         save_pretrained(
             directory / "model",
             decoder.config,
-            jax.device_get(state.params["model"]),
+            state.params["model"],
             dtype=jnp.float32,
-            extra={"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id},
+            extra={
+                "bos_token_id": tokenizer.bos_id,
+                "eos_token_id": tokenizer.eos_id,
+                "pad_token_id": tokenizer.pad_id,
+            },
         )
 
     def export(self, directory: pathlib.Path) -> None:
         """The model in bf16 with its tokenizer, as a Hugging Face directory."""
         source = input_directory(directory, "train") / "model"
         config, params = load_pretrained(source)
-        extra = {
-            name: value for name, value in read_json(source / "config.json").items() if name.endswith("_token_id")
-        }
+        extra = {name: value for name, value in read_json(source / "config.json").items() if name.endswith("_token_id")}
         save_pretrained(
             directory / self.name,
             config,
@@ -117,11 +131,11 @@ class PretrainingConfig:
         )
 
     def evaluate(self, directory: pathlib.Path) -> None:
-        """Accuracy of the exported files on the test split: greedy, sampled, and of the best of k; and the model card."""
+        """Accuracy of the exported files on the test split: greedy, sampled, of the best of k; and the card."""
         model = input_directory(directory, "export") / self.name
-        base = load_base(model, mesh=self.train.mesh)
+        base = load_base(model, mesh=self.train.mesh, num_devices=self.num_devices)
         problems = [problem("test", i, self.seed, self.world) for i in range(self.num_test_problems)]
-        greedy = self._solved(base, problems, directory / "greedy.jsonl", Policy(temperature=0.0), 1)
+        greedy = self._solved(base, problems, directory / "greedy.jsonl", Greedy, 1)
         samples = self._solved(base, problems, directory / "samples.jsonl", self.policy, self.num_candidates)
         steps = np.array([p.tags.num_steps for p in problems])
         quality = {
@@ -142,7 +156,7 @@ class PretrainingConfig:
             },
         }
         write_json(directory / "metrics.json", metrics)
-        write_text(directory / "README.md", card(self, metrics, read_json(directory.parent / "config.json")["versions"]))
+        write_text(directory / "README.md", card(self, metrics, versions()))
 
     def _solved(
         self, base: BaseModel, problems: list[Problem], file: pathlib.Path, policy: Policy, num: int
@@ -185,7 +199,7 @@ class PretrainingConfig:
         )
 
 
-def card(config: PretrainingConfig, metrics: Mapping[str, Any], versions: Mapping[str, str]) -> str:
+def card(config: PretrainingConfig, metrics: Mapping[str, Any], used: Mapping[str, str]) -> str:
     """The model card: what it is, how it was made, what it reaches."""
     accuracy = "\n".join(
         f"| {name.replace('_', ' ')} | {cell['value']:.1%} | {cell['low']:.1%} – {cell['high']:.1%} |"
@@ -195,19 +209,20 @@ def card(config: PretrainingConfig, metrics: Mapping[str, Any], versions: Mappin
         f"| {num} | {cell['accuracy']:.1%} | {cell['num']} |" for num, cell in metrics["greedy_by_num_steps"].items()
     )
     recipe = "\n".join(f"    {line}" for line in show(config).splitlines())
-    used = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    made_with = ", ".join(f"{name} {version}" for name, version in sorted(used.items()))
+    policy = f"temperature {config.policy.temperature}, top-p {config.policy.top_p}"
     return f"""# {config.name}
 
-A language model of {metrics["num_params"]:,} parameters (LLaMA's architecture, bf16, byte-level BPE) that solves word problems of
-jaxrefine's arithmetic world step by step. It was trained from nothing on generated text alone; it is for
-demonstrations and tests, and knows nothing else.
+A language model of {metrics["num_params"]:,} parameters (LLaMA's architecture, bf16, byte-level BPE) that solves
+word problems of jaxrefine's arithmetic world step by step. It was trained from nothing on generated text alone; it is
+for demonstrations and tests, and knows nothing else.
 
 A prompt is a question and a line end; the solution has one calculation a line and ends with `#### ` and the answer.
 
 ## Accuracy
 
-On {metrics["num_test_problems"]} problems of the test split, of which no combination of templates and numbers is in the training split
-(95 % bootstrap interval over problems; the samples: temperature {config.policy.temperature}, top-p {config.policy.top_p}):
+On {metrics["num_test_problems"]} problems of the test split, of which no combination of templates and numbers is in the
+training split (95 % bootstrap interval over problems; the samples: {policy}):
 
 | | solved | interval |
 |---|---|---|
@@ -223,5 +238,5 @@ Greedy, by the number of calculations that a problem takes:
 
 {recipe}
 
-Made with {used}.
+Made with {made_with}.
 """
