@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -88,15 +89,15 @@ def grow(
     narrow = narrower(C, N)
     for size in cache_lengths(max_new_tokens - 1):
         state = advance(decoder, form, params, values, state, eos, size=size, until=narrow)
-        rows, columns = (int(number) for number in remaining(state.done))
+        rows, columns = map(int, remaining(state.done))
         if narrow != (0, 0) and 0 < rows <= narrow[0] and columns <= narrow[1]:
             _keep(grown_so_far, state, places)
             state, order = narrowed(state, rows=narrow[0], columns=narrow[1])
             places = tuple(np.broadcast_to(place, (C, N))[order] for place in places)
             narrow = (0, 0)
             state = advance(decoder, form, params, values, state, eos, size=size, until=narrow)
-            rows, _ = remaining(state.done)
-        if int(rows) == 0:
+            rows = int(remaining(state.done)[0])
+        if rows == 0:
             break
     _keep(grown_so_far, state, places)
     return grown_so_far
@@ -142,10 +143,10 @@ def _gathered(state: State, *, rows: int, columns: int) -> tuple[State, jax.Arra
     prompts = jnp.argsort(jnp.all(state.done, axis=1), stable=True)[:rows]
     order = jnp.argsort(state.done[prompts], axis=1, stable=True)[:, :columns]
 
-    def take(x: jax.Array) -> jax.Array:
+    def take(x: Array) -> Array:
         return x[prompts[:, None], order]
 
-    def take_layers(x: jax.Array) -> jax.Array:
+    def take_layers(x: Array) -> Array:
         return x[:, prompts[:, None], order]
 
     return (
@@ -191,7 +192,8 @@ def start(
 ) -> State:
     """Prefill and the first token of every candidate."""
     C, N = tokens.shape[0], num_candidates
-    hidden, prompt_cache = decoder.apply({"params": params}, tokens, lengths, method="prefill")
+    prefilled: Any = decoder.apply({"params": params}, tokens, lengths, method="prefill")
+    hidden, prompt_cache = prefilled
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
     of_prompts = fold(key, numbers)
     keys = jax.vmap(fold, in_axes=(0, None))(of_prompts, jnp.arange(N, dtype=jnp.uint32))
@@ -225,12 +227,12 @@ def advance(
 ) -> State:
     """Steps until the cache holds ``size`` tokens or what is left fits into ``until`` prompts × candidates."""
 
-    def more(state: State) -> jax.Array:
+    def more(state: State) -> Array:
         rows, columns = remaining(state.done)
         return (state.step < size) & (rows > 0) & ((rows > until[0]) | (columns > until[1]))
 
     def one(state: State) -> State:
-        hidden, cache = decoder.apply(
+        decoded: Any = decoder.apply(
             {"params": params},
             state.latest,
             state.step,
@@ -239,11 +241,13 @@ def advance(
             state.cache,
             method="decode",
         )
+        hidden, cache = decoded
         step = state.step + 1
         token, logprob = _pick(form, values, _logits(decoder, params, hidden), state.keys, step)
         token, logprob = jnp.where(state.done, 0, token), jnp.where(state.done, 0.0, logprob)
         write = functools.partial(jax.lax.dynamic_update_index_in_dim, index=step, axis=2)
-        return state.replace(
+        return dataclasses.replace(
+            state,
             step=step,
             latest=token,
             done=state.done | (token == eos),
@@ -253,18 +257,16 @@ def advance(
             cache=cache,
         )
 
-    return jax.lax.while_loop(more, one, state.replace(cache=grown(state.cache, size)))
+    return jax.lax.while_loop(more, one, dataclasses.replace(state, cache=grown(state.cache, size)))
 
 
-def _logits(decoder: Decoder, params: Params, hidden: jax.Array) -> jax.Array:
+def _logits(decoder: Decoder, params: Params, hidden: Array) -> jax.Array:
     """[C N D] -> [C N V] in fp32."""
     embedding = decoder.apply({"params": params}, method="output_embedding")
     return jnp.einsum("cnd,vd->cnv", hidden, embedding, preferred_element_type=jnp.float32)
 
 
-def _pick(
-    form: Form, values: Values, logits: jax.Array, keys: jax.Array, step: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _pick(form: Form, values: Values, logits: Array, keys: Array, step: Array) -> tuple[Array, Array]:
     """The next token of each slot [C N] and the model's own log-probability of it."""
     C, N, V = logits.shape
     logits = logits.reshape(C * N, V)

@@ -28,13 +28,14 @@ def params(seed: int = 0) -> dict:
     row = (tokens, jnp.arange(4, dtype=jnp.int32)[None], jnp.full((1, 4), 4, jnp.int32))
     fresh = decoder().init(jax.random.key(seed), *row, method="trunk")["params"]
     factors = {"embed": 6.0, "layers": 1.5, "head": 2.0}
-    return {
-        name: jax.tree_util.tree_map_with_path(
-            lambda path, leaf: leaf * (1.0 if path[-1].key == "scale" else factors.get(name, 1.0)),
-            tree,  # noqa: B023
-        )
-        for name, tree in fresh.items()
-    }
+    return {name: _scaled(tree, factors.get(name, 1.0)) for name, tree in fresh.items()}
+
+
+def _scaled(tree: dict, factor: float) -> dict:
+    def leaf(path: tuple, value: jax.Array) -> jax.Array:
+        return value if path[-1].key == "scale" else value * factor
+
+    return jax.tree_util.tree_map_with_path(leaf, tree)
 
 
 def groups(rng: np.random.Generator, candidates: list[int], *, binary: bool = False) -> list[TokenGroup]:
