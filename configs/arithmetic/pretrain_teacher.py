@@ -4,7 +4,7 @@
 
 The result is jaxrefine/shipped/arithmetic-teacher.
 
-Expected: greedy accuracy well above the small model's.
+Expected: 95 % of the test problems solved greedily.
 Cost: about 20 minutes on two CPU cores.
 """
 
