@@ -159,7 +159,7 @@ def _separate(scorer: str):
                 arrays = [*arrays, data["reference"]]
             found = loss.function(*arrays, labels, where=where, **config.loss_options)
             if loss.unit == "candidate":
-                values.append(jnp.sum(jnp.where(where, found, 0)) / jnp.maximum(jnp.sum(where), 1))
+                values.append(jnp.sum(jnp.where(where, found, 0)) / jnp.maximum(jnp.sum(where.astype(jnp.float32)), 1))
                 continue
             counted = different
             if loss.supervision == "distillation":
