@@ -17,6 +17,7 @@ from jax.tree_util import Partial
 
 from jaxrefine.config import unknown_name
 from jaxrefine.models.masks import hide, tree_mask
+from jaxrefine.models.products import einsum_fp32
 from jaxrefine.typing import Array, Bool, Float, Int
 
 Attend = Callable[..., tuple[jax.Array, Any]]
@@ -48,7 +49,7 @@ def attend(
     B, S, Q, H = q.shape
     K = k.shape[2]
     grouped = q.reshape(B, S, K, Q // K, H)
-    scores = jnp.einsum("bskgh,bukh->bkgsu", grouped, k, preferred_element_type=jnp.float32) / math.sqrt(H)
+    scores = einsum_fp32("bskgh,bukh->bkgsu", grouped, k) / math.sqrt(H)
     weights = jax.nn.softmax(hide(scores, visible[:, None, None]), axis=-1).astype(v.dtype)
     return jnp.einsum("bkgsu,bukh->bskgh", weights, v).reshape(B, S, Q, H)
 

@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 from jaxrefine.models.attention import Attend, attend
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.masks import hide
+from jaxrefine.models.products import einsum_fp32
 from jaxrefine.typing import Array, Float, Int
 
 
@@ -103,9 +104,9 @@ def _decode(
 
     in_prompt = jnp.arange(P, dtype=lengths.dtype)[None] < lengths[:, None]
     before = jnp.arange(R, dtype=step.dtype) < step
-    shared = jnp.einsum("cnkgh,ckph->ckngp", q, prompt.keys, preferred_element_type=jnp.float32)
-    alone = jnp.einsum("cnkgh,cnkrh->cnkgr", q, own.keys, preferred_element_type=jnp.float32)
-    itself = jnp.einsum("cnkgh,cnkh->cnkg", q, k, preferred_element_type=jnp.float32)[..., None]
+    shared = einsum_fp32("cnkgh,ckph->ckngp", q, prompt.keys)
+    alone = einsum_fp32("cnkgh,cnkrh->cnkgr", q, own.keys)
+    itself = einsum_fp32("cnkgh,cnkh->cnkg", q, k)[..., None]
     shared = jnp.asarray(hide(shared, in_prompt[:, None, None, None]))
     alone = jnp.asarray(hide(alone, before[None, None, None, None]))
 
@@ -116,8 +117,8 @@ def _decode(
 
     total = jnp.sum(alone, axis=-1, keepdims=True) + itself
     total += jnp.moveaxis(jnp.sum(shared, axis=-1, keepdims=True), 1, 2)
-    out = jnp.einsum("ckngp,ckph->cnkgh", shared.astype(v.dtype), prompt.values, preferred_element_type=jnp.float32)
-    out += jnp.einsum("cnkgr,cnkrh->cnkgh", alone.astype(v.dtype), own.values, preferred_element_type=jnp.float32)
+    out = einsum_fp32("ckngp,ckph->cnkgh", shared.astype(v.dtype), prompt.values)
+    out += einsum_fp32("cnkgr,cnkrh->cnkgh", alone.astype(v.dtype), own.values)
     out += itself * v[:, :, :, None].astype(jnp.float32)
     new = KeyValues(k[:, :, :, None], v[:, :, :, None])
     return (out / total).astype(v.dtype).reshape(C, N, Q, H), new

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxrefine.models.cache import KeyValues, candidate_cache, grown
 from jaxrefine.models.decoder import Decoder
+from jaxrefine.models.products import einsum_fp32
 from jaxrefine.sampling.policies import Form, Policy, Values, choose
 from jaxrefine.typing import Array, Bool, Float, Int, Key, Params
 
@@ -262,8 +263,8 @@ def advance(
 
 def _logits(decoder: Decoder, params: Params, hidden: Array) -> jax.Array:
     """[C N D] -> [C N V] in fp32."""
-    embedding = decoder.apply({"params": params}, method="output_embedding")
-    return jnp.einsum("cnd,vd->cnv", hidden, embedding, preferred_element_type=jnp.float32)
+    embedding: Any = decoder.apply({"params": params}, method="output_embedding")
+    return einsum_fp32("cnd,vd->cnv", hidden, embedding)
 
 
 def _pick(form: Form, values: Values, logits: Array, keys: Array, step: Array) -> tuple[Array, Array]:
