@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pathlib
 from typing import Any
@@ -45,6 +46,8 @@ def _unchecked_pytree(clz: Any = None, **options: Any) -> Any:
 
 flax.struct.dataclass = _unchecked_pytree
 install_import_hook("jaxrefine", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+importlib.import_module("jaxrefine")  # its flags, before any test starts JAX's backends
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 

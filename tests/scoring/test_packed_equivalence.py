@@ -235,21 +235,7 @@ def _batch(groups: list[TokenGroup], packing: PackingConfig):
 @pytest.mark.slow
 @pytest.mark.parametrize("num", range(1, N + 1))
 @pytest.mark.parametrize("attention", ["dense", "expand"])
-@pytest.mark.parametrize(
-    "scorer",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(
-                name == "verdict",
-                strict=True,
-                reason="open: batched pull-backs (vmap) of the verdict objectives give other gradients than jax.grad, "
-                "which agrees with finite differences; losses near a tie also differ by rounding (see CHANGELOG)",
-            ),
-        )
-        for name in SCORERS
-    ],
-)
+@pytest.mark.parametrize("scorer", SCORERS)
 def test_scores_losses_and_gradients_are_those_of_separate_sequences(scorer, attention, num):
     groups, params, packing = _groups(scorer, num), _params(scorer), _packing(scorer)
     batch = _batch(groups, packing)
