@@ -16,18 +16,24 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxrefine.config import unknown_name
+from jaxrefine.models.attention_scores import ScoreRule
 from jaxrefine.models.masks import hide, tree_mask
 from jaxrefine.models.products import einsum_fp32
 from jaxrefine.typing import Array, Bool, Float, Int
 
 Attend = Callable[..., tuple[jax.Array, Any]]
-"""(q [B S Q H], k [B S K H], v [B S K H], the layer's state) -> (output [B S Q H], the layer's state)."""
+"""(q [B S Q H], k [B S K H], v [B S K H], the layer's state, its ScoreRule) -> (output [B S Q H], the state)."""
 
 
 def attend(
-    q: Float[Array, "B S Q H"], k: Float[Array, "B U K H"], v: Float[Array, "B U K H"], visible: Bool[Array, "#B S U"]
+    q: Float[Array, "B S Q H"],
+    k: Float[Array, "B U K H"],
+    v: Float[Array, "B U K H"],
+    visible: Bool[Array, "#B S U"],
+    rule: ScoreRule | None = None,
+    positions: tuple[Int[Array, "#B S"], Int[Array, "#B U"]] | None = None,
 ) -> Float[Array, "B S Q H"]:
-    """softmax(q kᵀ / sqrt(H)) v over visible keys, the softmax in fp32.
+    """softmax(score(q, k)) v over visible keys, the softmax in fp32.
 
     Query heads that share a key-value head are an axis of the product: keys and values are never repeated.
 
@@ -36,6 +42,8 @@ def attend(
       k: keys; K divides Q.
       v: values.
       visible: which key each query sees; a query that sees none gets the mean of all values.
+      rule: how products become scores; None: q · k / sqrt(H).
+      positions: of queries and keys; needed where the rule has a bias or a window.
 
     Returns:
       Like ``q``.
@@ -49,17 +57,46 @@ def attend(
     B, S, Q, H = q.shape
     K = k.shape[2]
     grouped = q.reshape(B, S, K, Q // K, H)
-    scores = einsum_fp32("bskgh,bukh->bkgsu", grouped, k) / math.sqrt(H)
+    scores = einsum_fp32("bskgh,bukh->bkgsu", grouped, k) / (math.sqrt(H) if rule is None else rule.divisor)
+    if rule is not None:
+        scores, visible = _ruled(scores, jnp.asarray(visible), rule, positions)
     weights = jax.nn.softmax(hide(scores, visible[:, None, None]), axis=-1).astype(v.dtype)
     return jnp.einsum("bkgsu,bukh->bskgh", weights, v).reshape(B, S, Q, H)
 
 
-def _dense(visible: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, state: Any = None) -> tuple[Array, Any]:
-    return attend(q, k, v, visible), state
+def _ruled(scores: jax.Array, visible: jax.Array, rule: ScoreRule, positions: Any) -> tuple[jax.Array, jax.Array]:
+    """Cap, bias and window: scores [B K G S U] and what is visible [B S U]."""
+    scores = jnp.asarray(rule.capped(scores))
+    if not rule.by_position:
+        return scores, visible
+    queries, keys = jnp.asarray(positions[0])[:, :, None], jnp.asarray(positions[1])[:, None, :]
+    bias, near = rule.bias(queries, keys), rule.near(queries, keys)
+    if bias is not None:
+        scores = scores + jnp.moveaxis(bias.reshape(*scores.shape[1:3], *bias.shape[1:]), 2, 0)
+    return scores, visible if near is None else visible & near
+
+
+def _dense(
+    visible: jax.Array,
+    positions: jax.Array | None,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    state: Any = None,
+    rule: ScoreRule | None = None,
+) -> tuple[Array, Any]:
+    return attend(q, k, v, visible, rule, None if positions is None else (positions, positions)), state
 
 
 def _expand(
-    slots: jax.Array, homes: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, state: Any = None
+    slots: jax.Array,
+    homes: jax.Array,
+    positions: jax.Array | None,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    state: Any = None,
+    rule: ScoreRule | None = None,
 ) -> tuple[Array, Any]:
     B, S, Q, H = q.shape
     _, E, X = slots.shape
@@ -70,7 +107,8 @@ def _expand(
         return _take(rows, flat).reshape(B * E, X, *x.shape[2:])
 
     causal = jnp.tril(jnp.ones((1, X, X), bool))
-    out = attend(along_paths(q), along_paths(k), along_paths(v), causal)
+    pair = None if positions is None else (positions, positions)
+    out = attend(along_paths(q), along_paths(k), along_paths(v), causal, rule, pair)
     return _take(out.reshape(B, E * X, Q * H), homes).reshape(B, S, Q, H), state
 
 
@@ -79,14 +117,20 @@ def _take(rows: Array, slots: Array) -> jax.Array:
     return jax.vmap(lambda row, slot: row.at[slot].get(mode="promise_in_bounds"))(rows, slots)
 
 
-def dense(*, ends: Int[Array, "B S"], paths: Any = None, homes: Any = None) -> Attend:
+def dense(
+    *, ends: Int[Array, "B S"], paths: Any = None, homes: Any = None, positions: Int[Array, "B S"] | None = None
+) -> Attend:
     """Every pair of slots of a row, under the tree mask of ``ends``; paths and homes are not needed."""
     del paths, homes
-    return Partial(_dense, tree_mask(ends))
+    return Partial(_dense, tree_mask(ends), None if positions is None else jnp.asarray(positions))
 
 
 def expand(
-    *, ends: Any = None, paths: Int[Array, "B E X"] | None = None, homes: Int[Array, "B S"] | None = None
+    *,
+    ends: Any = None,
+    paths: Int[Array, "B E X"] | None = None,
+    homes: Int[Array, "B S"] | None = None,
+    positions: Int[Array, "B S"] | None = None,
 ) -> Attend:
     """Plain causal attention along each root-to-leaf path.
 
@@ -94,6 +138,7 @@ def expand(
       ends: not needed.
       paths: slots along each path, padded at its end with -1.
       homes: flat index e * X + x from which each slot takes its output.
+      positions: of each slot.
 
     Raises:
       ValueError: a batch packed without paths and homes.
@@ -104,11 +149,15 @@ def expand(
             "attention='expand' reads batch.paths and batch.homes, and this batch has none: "
             "pack with PackingConfig(expand=True), or take attention='dense'"
         )
-    return Partial(_expand, jnp.maximum(jnp.asarray(paths), 0), jnp.asarray(homes))
+    slots = jnp.maximum(jnp.asarray(paths), 0)
+    if positions is not None:
+        B, E, X = slots.shape
+        positions = _take(jnp.asarray(positions)[..., None], slots.reshape(B, E * X)).reshape(B * E, X)
+    return Partial(_expand, slots, jnp.asarray(homes), positions)
 
 
 ATTENTION: dict[str, Callable[..., Attend]] = {"dense": dense, "expand": expand}
-"""Name -> function of a batch's ends, paths and homes that prepares, once a step, what every layer calls."""
+"""Name -> function of a batch's ends, paths, homes and positions that prepares, once a step, what every layer calls."""
 
 
 def make_attend(name: str, **layout: Any) -> Attend:
@@ -116,7 +165,7 @@ def make_attend(name: str, **layout: Any) -> Attend:
 
     Args:
       name: a key of ``ATTENTION``.
-      **layout: ``ends``, ``paths``, ``homes`` of the batch.
+      **layout: ``ends``, ``paths``, ``homes`` of the batch; ``positions`` where scores depend on them.
 
     Raises:
       ValueError: an unknown name.

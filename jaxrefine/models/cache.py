@@ -6,8 +6,6 @@ a prompt meet its keys in one matrix product.
 
 from __future__ import annotations
 
-import math
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -15,6 +13,7 @@ from jax.tree_util import Partial
 from jax.typing import DTypeLike
 
 from jaxrefine.models.attention import Attend, attend
+from jaxrefine.models.attention_scores import ScoreRule
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.masks import hide
 from jaxrefine.models.products import einsum_fp32
@@ -69,9 +68,14 @@ def prefill_attend(length: int) -> Attend:
     return Partial(_prefill, jnp.tril(jnp.ones((1, length, length), bool)))
 
 
-def _prefill(causal: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, state: None) -> tuple[Array, KeyValues]:
+def _prefill(
+    causal: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, state: None, rule: ScoreRule
+) -> tuple[Array, KeyValues]:
     del state
-    return attend(q, k, v, causal), KeyValues(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2))
+    positions = jnp.arange(causal.shape[-1], dtype=jnp.int32)[None]
+    return attend(q, k, v, causal, rule, (positions, positions)), KeyValues(
+        jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
+    )
 
 
 def decode_attend(lengths: Int[Array, " C"], step: Int[Array, ""]) -> Attend:
@@ -95,20 +99,23 @@ def _decode(
     k: jax.Array,
     v: jax.Array,
     state: tuple[KeyValues, KeyValues],
+    rule: ScoreRule,
 ) -> tuple[jax.Array, KeyValues]:
     prompt, own = state
     C, N, Q, H = q.shape
     K = k.shape[2]
     P, R = prompt.keys.shape[-2], own.keys.shape[-2]
-    q = (q.astype(jnp.float32) / math.sqrt(H)).astype(q.dtype).reshape(C, N, K, Q // K, H)
+    q = (q.astype(jnp.float32) / rule.divisor).astype(q.dtype).reshape(C, N, K, Q // K, H)
 
     in_prompt = jnp.arange(P, dtype=lengths.dtype)[None] < lengths[:, None]
     before = jnp.arange(R, dtype=step.dtype) < step
     shared = einsum_fp32("cnkgh,ckph->ckngp", q, prompt.keys)
     alone = einsum_fp32("cnkgh,cnkrh->cnkgr", q, own.keys)
-    itself = einsum_fp32("cnkgh,cnkh->cnkg", q, k)[..., None]
-    shared = jnp.asarray(hide(shared, in_prompt[:, None, None, None]))
-    alone = jnp.asarray(hide(alone, before[None, None, None, None]))
+    itself = jnp.asarray(rule.capped(einsum_fp32("cnkgh,cnkh->cnkg", q, k)[..., None]))
+    places = jnp.arange(P, dtype=lengths.dtype)[None], lengths[:, None] + jnp.arange(R, dtype=lengths.dtype)[None]
+    now = (lengths + step.astype(lengths.dtype))[:, None]
+    shared = jnp.asarray(hide(*_ruled(shared, in_prompt, rule, now, places[0], 2)))
+    alone = jnp.asarray(hide(*_ruled(alone, before[None], rule, now, places[1], 1)))
 
     shared_top = jnp.moveaxis(jnp.max(shared, axis=-1, keepdims=True), 1, 2)
     top = jnp.maximum(jnp.maximum(shared_top, jnp.max(alone, axis=-1, keepdims=True)), itself)
@@ -122,3 +129,27 @@ def _decode(
     out += itself * v[:, :, :, None].astype(jnp.float32)
     new = KeyValues(k[:, :, :, None], v[:, :, :, None])
     return (out / total).astype(v.dtype).reshape(C, N, Q, H), new
+
+
+def _ruled(
+    scores: jax.Array, visible: jax.Array, rule: ScoreRule, queries: jax.Array, keys: jax.Array, candidates: int
+) -> tuple[jax.Array, jax.Array]:
+    """Cap, bias and window of scores [C … U], whose axis ``candidates`` all share; with the mask in their rank.
+
+    Args:
+      scores: [C K N G U] or [C N K G U].
+      visible: [C U] or [1 U].
+      rule: of the layer.
+      queries: positions [C 1].
+      keys: positions [C U] or [1 U].
+      candidates: 2 or 1, where N is.
+    """
+    scores = jnp.asarray(rule.capped(scores))
+    bias, near = rule.bias(queries, keys), rule.near(queries, keys)
+    if bias is not None:
+        K = scores.shape[3 - candidates]
+        heads = jnp.moveaxis(bias.reshape(K, -1, *bias.shape[1:]), 2, 0)
+        scores = scores + jnp.expand_dims(heads, candidates)
+    if near is not None:
+        visible = visible & near
+    return scores, visible[:, None, None, None]

@@ -6,108 +6,32 @@ import functools
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from jaxrefine.data.batch import PackedBatch
 from jaxrefine.models.attention import Attend, make_attend
+from jaxrefine.models.attention_scores import needs_positions
+from jaxrefine.models.blocks import Embedding, Head, Layer
 from jaxrefine.models.cache import KeyValues, decode_attend, prefill_attend, written
+from jaxrefine.models.choices import layer_choices
 from jaxrefine.models.config import TransformerConfig
-from jaxrefine.models.layers import FeedForward, Linear, RMSNorm, kernel_init
-from jaxrefine.models.positions import rope_tables, rotate
+from jaxrefine.models.layers import Linear, kernel_init
+from jaxrefine.models.logits import LogitForm
+from jaxrefine.models.norms import make_norm
+from jaxrefine.models.positions import rope_tables
 from jaxrefine.models.remat import rematerialized
 from jaxrefine.sharding import constrain
 from jaxrefine.typing import Array, Float, Int
-
-RopeTables = tuple[jax.Array, jax.Array]
-
-
-class Attention(nn.Module):
-    """Queries, keys and values of each token, rotated; whatever attention it is given; the output map."""
-
-    config: TransformerConfig
-    dtype: DTypeLike = jnp.bfloat16
-    param_dtype: DTypeLike = jnp.float32
-
-    def setup(self) -> None:
-        """Four linear maps."""
-        config = self.config
-        linear = functools.partial(Linear, dtype=self.dtype, param_dtype=self.param_dtype)
-        keys = config.num_kv_heads * config.head_width
-        self.query = linear(config.num_heads * config.head_width, kernel_init(config), config.qkv_bias)
-        self.key = linear(keys, kernel_init(config), config.qkv_bias)
-        self.value = linear(keys, kernel_init(config), config.qkv_bias)
-        self.out = linear(config.width, kernel_init(config, residual=True), config.o_bias)
-
-    def __call__(
-        self, x: Float[Array, "B S D"], tables: RopeTables, attend: Attend, state: Any
-    ) -> tuple[Float[Array, "B S D"], Any]:
-        """Applies attention to each row."""
-        B, S, _ = x.shape
-        heads = (B, S, -1, self.config.head_width)
-        q = constrain(rotate(self.query(x).reshape(heads), tables), "heads")
-        k = constrain(rotate(self.key(x).reshape(heads), tables), "heads")
-        v = constrain(self.value(x).reshape(heads), "heads")
-        mixed, state = attend(q, k, v, state)
-        return self.out(checkpoint_name(mixed.reshape(B, S, -1), "attention")), state
-
-
-class Layer(nn.Module):
-    """x + attention(norm x), then x + feed_forward(norm x)."""
-
-    config: TransformerConfig
-    dtype: DTypeLike = jnp.bfloat16
-    param_dtype: DTypeLike = jnp.float32
-
-    def setup(self) -> None:
-        """Two norms, two blocks."""
-        config = self.config
-        kinds: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        self.attention_norm = RMSNorm(config.norm_eps, **kinds)
-        self.attention = Attention(config, **kinds)
-        self.feed_forward_norm = RMSNorm(config.norm_eps, **kinds)
-        self.feed_forward = FeedForward(config, **kinds)
-
-    def __call__(
-        self, x: Float[Array, "B S D"], state: Any, tables: RopeTables, attend: Attend
-    ) -> tuple[Float[Array, "B S D"], Any]:
-        """One layer; ``state`` is what its attention reads and what it hands back (a cache, or None)."""
-        mixed, state = self.attention(self.attention_norm(x), tables, attend, state)
-        x = constrain(x + mixed, "hidden")
-        return constrain(x + self.feed_forward(self.feed_forward_norm(x)), "hidden"), state
-
-
-class Embedding(nn.Module):
-    """A table [V, D]."""
-
-    config: TransformerConfig
-    param_dtype: DTypeLike = jnp.float32
-
-    def setup(self) -> None:
-        """The table."""
-        shape = (self.config.vocab_size, self.config.width)
-        self.embedding = self.param("embedding", kernel_init(self.config), shape, self.param_dtype)
-
-
-class Head(nn.Module):
-    """The output map [V, D] of a decoder whose embedding is not tied to it."""
-
-    config: TransformerConfig
-    param_dtype: DTypeLike = jnp.float32
-
-    def setup(self) -> None:
-        """The kernel."""
-        shape = (self.config.vocab_size, self.config.width)
-        self.kernel = self.param("kernel", kernel_init(self.config), shape, self.param_dtype)
 
 
 class Decoder(nn.Module):
     """A causal transformer over packed rows.
 
     Parameters are a plain nested dict in Hugging Face's orientation, layers stacked on axis 0:
-    ``embed/embedding [V D]``, ``layers/…/kernel [L out in]``, ``norm/scale [D]``, ``head/kernel [V D]`` if untied.
+    ``embed/embedding [V D]``, ``layers/…/kernel [L out in]``, ``norm/scale [D]``, ``head/kernel [V D]`` if untied;
+    and, where the config has them, ``positions/embedding``, ``embed_norm``, ``project_in``, ``project_out`` and
+    ``head/bias``.
 
     Args:
       config: the mechanisms and their sizes.
@@ -116,6 +40,7 @@ class Decoder(nn.Module):
       attention: a key of ``jaxrefine.models.attention.ATTENTION``.
       remat: a key of ``jaxrefine.models.remat.REMAT``.
 
+    >>> import jax
     >>> config = TransformerConfig(vocab_size=64, width=16, num_layers=2, num_heads=4, num_kv_heads=2, head_width=4,
     ...                            hidden_width=32)
     >>> decoder = Decoder(config, dtype=jnp.float32, attention="dense")
@@ -133,22 +58,33 @@ class Decoder(nn.Module):
 
     def setup(self) -> None:
         """Embedding, scanned layers, final norm, head."""
-        self.embed = Embedding(self.config, self.param_dtype)
+        config = self.config
+        self.embed = Embedding(config, config.vocab_size, config.embedding_width, self.param_dtype)
+        if config.embed_width is not None:
+            linear = functools.partial(Linear, dtype=self.dtype, param_dtype=self.param_dtype)
+            self.project_in = linear(config.width, kernel_init(config))
+            self.project_out = linear(config.embedding_width, kernel_init(config))
+        if config.positions == "learned":
+            rows = config.max_positions + config.position_offset
+            self.positions = Embedding(config, rows, config.width, self.param_dtype)
+        if config.embed_norm:
+            self.embed_norm = make_norm(config, self.dtype, self.param_dtype)
         scanned = nn.scan(
             rematerialized(Layer, self.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
+            in_axes=(0, 0, nn.broadcast, nn.broadcast),
             out_axes=0,
-            length=self.config.num_layers,
+            length=config.num_layers,
         )
-        self.layers = scanned(self.config, self.dtype, self.param_dtype)
-        self.norm = RMSNorm(self.config.norm_eps, self.dtype, self.param_dtype)
-        if not self.config.tie_embeddings:
-            self.head = Head(self.config, self.param_dtype)
+        self.layers = scanned(config, self.dtype, self.param_dtype)
+        if config.final_norm:
+            self.norm = make_norm(config, self.dtype, self.param_dtype)
+        if not config.tie_embeddings or config.head_bias:
+            self.head = Head(config, self.param_dtype)
 
     def __call__(self, batch: PackedBatch) -> Float[Array, "B S D"]:
-        """The last hidden state of every slot, normalised; what padding slots hold means nothing."""
+        """The hidden state of every slot that meets the output embedding; what padding slots hold means nothing."""
         return self.trunk(batch.tokens, batch.positions, batch.ends, batch.paths, batch.homes)
 
     def trunk(
@@ -160,15 +96,22 @@ class Decoder(nn.Module):
         homes: Int[Array, "B S"] | None = None,
     ) -> Float[Array, "B S D"]:
         """The same from arrays (see ``PackedBatch``)."""
-        attend = make_attend(self.attention, ends=ends, paths=paths, homes=homes)
+        where = positions if needs_positions(self.config) else None
+        attend = make_attend(self.attention, ends=ends, paths=paths, homes=homes, positions=where)
         hidden, _ = self._through(tokens, positions, attend, None)
         return hidden
 
     def output_embedding(self) -> Float[Array, "V D"]:
-        """The matrix whose product with a hidden state is the logits: the head, or the embedding if tied."""
+        """The head, or the embedding if tied: ``logit_form`` says how its product with a hidden state gives logits."""
         if self.config.tie_embeddings:
             return self.embed.embedding
         return self.head.kernel
+
+    def logit_form(self) -> LogitForm:
+        """How hidden states become logits."""
+        config = self.config
+        bias = self.head.bias if config.head_bias else None
+        return LogitForm(self.output_embedding(), bias, config.logit_scale, config.logit_softcap)
 
     def prefill(self, tokens: Int[Array, "C P"], lengths: Int[Array, " C"]) -> tuple[Float[Array, "C D"], KeyValues]:
         """Reads prompts once.
@@ -213,9 +156,30 @@ class Decoder(nn.Module):
 
     def _through(self, tokens: Array, positions: Array, attend: Attend, states: Any) -> tuple[Array, Any]:
         """Embedding, every layer with its state [L ...], final norm."""
-        x = jnp.take(self.embed.embedding, tokens, axis=0, mode="clip").astype(self.dtype)
-        x = constrain(x, "hidden")
-        if self.is_initializing() and not self.config.tie_embeddings:
-            self.output_embedding()
-        x, states = self.layers(x, states, rope_tables(positions, self.config), attend)
-        return self.norm(x), states
+        x: Array = self._embedded(tokens, positions)
+        if self.is_initializing():
+            self.logit_form()
+        tables = rope_tables(positions, self.config)
+        x, states = self.layers(x, states, layer_choices(self.config), tables, attend)
+        if self.config.final_norm:
+            x = self.norm(x)
+        if self.config.embed_width is not None:
+            x = self.project_out(x)
+        return x, states
+
+    def _embedded(self, tokens: Array, positions: Array) -> Array:
+        """What enters the first layer, [B S D]."""
+        config = self.config
+        x: Array = self.embed(tokens, self.dtype)
+        if config.embed_scale != 1.0:
+            x = x * jnp.asarray(config.embed_scale, self.dtype)
+        if config.embed_width is not None:
+            x = self.project_in(x)
+        if config.positions == "learned":
+            learned = self.positions(positions + config.position_offset, self.dtype)
+            if config.position_scale != 1.0:
+                learned = learned * jnp.asarray(config.position_scale, self.dtype)
+            x = x + learned
+        if config.embed_norm:
+            x = self.embed_norm(x)
+        return constrain(x, "hidden")

@@ -1,4 +1,4 @@
-"""The parts of a decoder layer: linear maps in Hugging Face's orientation, RMSNorm, the gated feed-forward block."""
+"""The parts of a decoder layer: linear maps in Hugging Face's orientation, the feed-forward block."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxrefine.models.config import TransformerConfig
+from jaxrefine.models.norms import RMSNorm
 from jaxrefine.sharding import constrain
 from jaxrefine.typing import Array, Float
+
+__all__ = ["ACTIVATION_FUNCTIONS", "FeedForward", "Initializer", "Linear", "RMSNorm", "kernel_init"]
 
 Initializer = Callable[..., jax.Array]
 
@@ -56,27 +59,8 @@ class Linear(nn.Module):
         return y
 
 
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + eps), cast to the compute dtype, then times the scale (LLaMA's order of the cast).
-
-    Source: Zhang & Sennrich 2019, arXiv:1910.07467, Eq. 4.
-    """
-
-    eps: float
-    dtype: DTypeLike = jnp.bfloat16
-    param_dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        """Normalises the last axis in fp32."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
-        wide = x.astype(jnp.float32)
-        wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
-        return wide.astype(self.dtype) * jnp.expand_dims(scale.astype(self.dtype), tuple(range(x.ndim - 1)))
-
-
 class FeedForward(nn.Module):
-    """down(act(gate x) * up x).
+    """down(act(gate x) * up x), or down(act(up x)) without a gate.
 
     Source: Shazeer 2020, arXiv:2002.05202, Eq. 6.
     """
@@ -86,14 +70,16 @@ class FeedForward(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        """Three linear maps."""
+        """Two or three linear maps."""
         config = self.config
         linear = functools.partial(Linear, use_bias=config.mlp_bias, dtype=self.dtype, param_dtype=self.param_dtype)
-        self.gate = linear(config.hidden_width, kernel_init(config))
+        if config.gated:
+            self.gate = linear(config.hidden_width, kernel_init(config))
         self.up = linear(config.hidden_width, kernel_init(config))
         self.down = linear(config.width, kernel_init(config, residual=True))
 
     def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
         """Applies the block to each token."""
         activate = ACTIVATION_FUNCTIONS[self.config.activation]
-        return self.down(constrain(activate(self.gate(x)) * self.up(x), "feed_forward"))
+        hidden = activate(self.gate(x)) * self.up(x) if self.config.gated else activate(self.up(x))
+        return self.down(constrain(hidden, "feed_forward"))

@@ -13,7 +13,6 @@ import numpy as np
 
 from jaxrefine.models.cache import KeyValues, candidate_cache, grown
 from jaxrefine.models.decoder import Decoder
-from jaxrefine.models.products import einsum_fp32
 from jaxrefine.sampling.policies import Form, Policy, Values, choose
 from jaxrefine.typing import Array, Bool, Float, Int, Key, Params
 
@@ -263,8 +262,8 @@ def advance(
 
 def _logits(decoder: Decoder, params: Params, hidden: Array) -> jax.Array:
     """[C N D] -> [C N V] in fp32."""
-    embedding: Any = decoder.apply({"params": params}, method="output_embedding")
-    return einsum_fp32("cnd,vd->cnv", hidden, embedding)
+    form: Any = decoder.apply({"params": params}, method="logit_form")
+    return form.logits(hidden)
 
 
 def _pick(form: Form, values: Values, logits: Array, keys: Array, step: Array) -> tuple[Array, Array]:

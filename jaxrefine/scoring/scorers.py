@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxrefine.data.batch import PackedBatch
 from jaxrefine.losses.logprobs import token_logprobs
+from jaxrefine.models.logits import logit_form
 from jaxrefine.typing import Array, Float
 
 
@@ -40,7 +41,7 @@ def leaf_sums(model: Any, hidden: Float[Array, "B S D"], batch: PackedBatch) -> 
     """Log-probs of the scored tokens, and their sums by leaf: one pass over the vocabulary, of scored tokens only.
 
     Args:
-      model: has ``output_embedding() -> [V D]``.
+      model: has ``output_embedding() -> [V D]``, and ``logit_form()`` where logits are more than its product.
       hidden: last hidden states.
       batch: rows.
 
@@ -53,9 +54,8 @@ def leaf_sums(model: Any, hidden: Float[Array, "B S D"], batch: PackedBatch) -> 
     if not T or not N:
         return jnp.zeros((B, T), jnp.float32), jnp.zeros((B, G, N, W), jnp.float32)
     predicting = _at(hidden, jnp.asarray(batch.sources)).reshape(B * T, -1)
-    logprobs = token_logprobs(predicting, model.output_embedding(), jnp.asarray(batch.targets).reshape(-1)).reshape(
-        B, T
-    )
+    states, embedding, options = logit_form(model).folded(predicting)
+    logprobs = token_logprobs(states, embedding, jnp.asarray(batch.targets).reshape(-1), **options).reshape(B, T)
     leaves = jnp.asarray(batch.leaves)
     where = leaves >= 0
     row = lambda values, leaf: jax.ops.segment_sum(values, leaf, G * N * W)  # noqa: E731

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from jaxrefine.models.attention import ATTENTION
+from jaxrefine.models.blocks import Layer
+from jaxrefine.models.choices import Choices
 from jaxrefine.models.config import RopeScaling, TransformerConfig
-from jaxrefine.models.decoder import Decoder, Layer
+from jaxrefine.models.decoder import Decoder
 from jaxrefine.models.flops import num_params
-from jaxrefine.models.layers import RMSNorm
+from jaxrefine.models.norms import RMSNorm
 from jaxrefine.models.positions import rope_frequencies, rope_tables
 from jaxrefine.models.remat import REMAT
 from tests.models.tiny import CONFIG, CONFIGS, GROUPS, apart, layout, make, trunk
@@ -117,7 +119,7 @@ def test_the_scan_equals_a_loop_over_layers():
     S = 11
     causal = np.tril(np.ones((1, S, S), bool))
 
-    def attend(q, k, v, state):
+    def attend(q, k, v, state, rule):
         k, v = np.repeat(k, 2, axis=2), np.repeat(v, 2, axis=2)
         scores = np.where(causal[:, None], np.einsum("bshd,bthd->bhst", q, k) / np.sqrt(8), -np.inf)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
@@ -126,7 +128,7 @@ def test_the_scan_equals_a_loop_over_layers():
     x, tables = params["embed"]["embedding"][row["tokens"]], rope_tables(row["positions"], CONFIG)
     for index in range(CONFIG.num_layers):
         layer = jax.tree.map(lambda leaf, index=index: leaf[index], params["layers"])
-        x, _ = Layer(CONFIG, jnp.float32).apply({"params": layer}, x, None, tables, attend)
+        x, _ = Layer(CONFIG, jnp.float32).apply({"params": layer}, x, None, Choices(), tables, attend)
     close(trunk(decoder, params, row), RMSNorm(1e-5, jnp.float32).apply({"params": params["norm"]}, x))
 
 

@@ -21,6 +21,9 @@ GROUPS = (
 )
 
 
+WORK = Work(tokens=10, scored=4, pairs=30)
+
+
 def packing(**changes):
     return PackingConfig(rows=2, slots=40, scored=24, groups=2, candidates=2, **changes)
 
@@ -45,11 +48,10 @@ def test_an_empty_batch_is_no_work():
 
 
 def test_flops_by_hand():
-    work = Work(tokens=10, scored=4, pairs=30)
     layer = 24 * (32 + 16 + 16) + 32 * 24 + 3 * 24 * 40  # query, key, value; out; gate, up, down
     attention = 4 * 2 * 4 * 8 * 30
-    assert forward_flops(CONFIG, work) == 2 * 2 * layer * 10 + attention + 2 * 24 * 61 * 4
-    assert train_flops(CONFIG, work) == 3 * forward_flops(CONFIG, work)
+    assert forward_flops(CONFIG, WORK) == 2 * 2 * layer * 10 + attention + 2 * 24 * 61 * 4
+    assert train_flops(CONFIG, WORK) == 3 * forward_flops(CONFIG, WORK)
 
 
 def test_generation_reads_a_prompt_once_and_never_a_last_token():
@@ -77,3 +79,24 @@ def test_flops_agree_with_xla_on_one_layer():
 def test_work_adds(field):
     one = Work(**{name: name == field for name in ("tokens", "scored", "pairs")})
     assert getattr(one + one, field) == 2
+
+
+def test_a_window_leaves_far_pairs_out_of_the_layers_that_have_it():
+    config = dataclasses.replace(CONFIG, window=3, window_layers=(True, False))
+    plain, windowed = forward_flops(CONFIG, WORK), forward_flops(config, dataclasses.replace(WORK, near=12))
+    assert plain - windowed == 4 * 4 * 8 * (30 - 12)  # 4 Q H pairs, in one of two layers
+    with pytest.raises(ValueError, match="window=3"):
+        forward_flops(config, WORK)
+
+
+def test_near_pairs_go_by_positions():
+    work = batch_work(batch_from_groups([GROUPS[:1], []], packing()), window=2)
+    assert work.near == (1 + 2 + 2) + (2 + 2) + (2 + 2 + 2)  # a prompt of 3, responses of 2 and 3
+    assert generation_work([3], [[2, 3]], window=2).near == (1 + 2 + 2) + 2 + (2 + 2)
+
+
+def test_flops_of_a_plain_block_with_a_narrow_embedding():
+    config = dataclasses.replace(CONFIG, gated=False, embed_width=10)
+    layer = 24 * (32 + 16 + 16) + 32 * 24 + 2 * 24 * 40
+    expected = 2 * 2 * layer * 10 + 4 * 2 * 4 * 8 * 30 + 2 * 24 * 10 * (10 + 4) + 2 * 10 * 61 * 4
+    assert forward_flops(config, WORK) == expected

@@ -19,6 +19,26 @@ from tests.models.tiny import CONFIG
         ({"activation": "silo"}, "did you mean 'silu'"),
         ({"norm_eps": -1.0}, "norm_eps"),
         ({"rope_theta": 0.0}, "rope_theta"),
+        ({"norm": "rsm"}, "did you mean 'rms'"),
+        ({"norm_placement": "sandwhich"}, "did you mean 'sandwich'"),
+        ({"positions": "alibbi"}, "did you mean 'alibi'"),
+        ({"qk_norm": "l3"}, "did you mean 'l2'"),
+        ({"norm_bias": True}, "needs norm = 'layer'"),
+        ({"shared_norm": True}, "needs parallel = True"),
+        ({"parallel": True, "norm_placement": "post"}, "must be 'pre'"),
+        ({"positions": "alibi", "rope_width": 4}, "needs positions = 'rope'"),
+        ({"positions": "learned", "position_offset": -1}, "must not be negative"),
+        ({"position_offset": 2}, "needs positions = 'learned'"),
+        ({"position_scale": 2.0}, "needs positions = 'learned'"),
+        ({"alibi_prescaled": True}, "needs positions = 'alibi'"),
+        ({"rope_width": 3}, "rope_width is 3; rotary positions need an even one"),
+        ({"rope_width": 10}, "a head has 8 features"),
+        ({"rope_local_theta": 10.0}, "needs a window"),
+        ({"window_layers": (True, False)}, "needs a window"),
+        ({"window": 4, "window_layers": (True,)}, "1 entries; num_layers is 2"),
+        ({"window": 0}, "window is 0"),
+        ({"attention_softcap": 0.0}, "attention_softcap is 0.0"),
+        ({"logit_scale": -1.0}, "must be positive"),
     ],
 )
 def test_nonsense_is_refused_by_name(change, message):
@@ -38,3 +58,8 @@ def test_nonsense_is_refused_by_name(change, message):
 def test_nonsense_in_the_scaling_is_refused_by_name(fields, message):
     with pytest.raises(ValueError, match=message):
         RopeScaling(**fields)
+
+
+def test_an_odd_head_is_refused_only_where_it_rotates():
+    assert dataclasses.replace(CONFIG, head_width=7, positions="alibi").head_width == 7
+    assert dataclasses.replace(CONFIG, head_width=7, rope_width=6).rotated_width == 6

@@ -47,8 +47,7 @@ def trunk(decoder, params, row):
 
 @functools.partial(jax.jit, static_argnums=0)
 def logits(decoder, params, hidden):
-    embedding = decoder.apply({"params": params}, method="output_embedding")
-    return jnp.einsum("...d,vd->...v", hidden, embedding)
+    return decoder.apply({"params": params}, method="logit_form").logits(hidden)
 
 
 def layout(groups, slots):

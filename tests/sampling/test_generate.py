@@ -11,6 +11,7 @@ from jaxrefine.losses.logprobs import token_logprobs
 from jaxrefine.sampling import growth
 from jaxrefine.sampling.generate import generate, iterate
 from jaxrefine.sampling.policies import Greedy, Policy
+from tests.models.mechanisms import MECHANISMS
 from tests.models.tiny import CONFIG, CONFIGS, apart, layout, logits, make, trunk
 
 EOS = 2
@@ -57,9 +58,19 @@ def test_logprobs_are_those_of_the_packed_scorer(policy):
         np.testing.assert_allclose(sample.logprobs, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["multi-head, tied", "multi-query, biases", "llama3 scaling"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "multi-head, tied",
+        "multi-query, biases",
+        "llama3 scaling",
+        "prescaled linear bias, window in one layer",
+        "local base, scaled global one, normalised heads",
+        "post-norm, projected embedding",
+    ],
+)
 def test_greedy_equals_the_model_read_again_from_the_start(name):
-    decoder, params = make(CONFIGS[name])
+    decoder, params = make((CONFIGS | MECHANISMS)[name])
     [[sample]] = run([PROMPTS[0]], decoder=decoder, params=params, policy=Greedy, num_candidates=1, max_new_tokens=30)
     text = [*PROMPTS[0], *sample.tokens]
     best = np.asarray(logits(decoder, params, trunk(decoder, params, apart([text])))[0].argmax(-1))

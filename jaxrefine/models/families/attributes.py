@@ -20,11 +20,13 @@ _HARMLESS = """
     typical_p tf_legacy_loss
 """
 HARMLESS = frozenset(_HARMLESS.split())
-"""What changes no logit: provenance, token ids, what a forward pass returns, how a sampler is set, labels."""
+"""What changes no logit: provenance, token ids, what a forward pass returns, how a sampler is set, labels.
+
+Rates of dropout, whatever their names, are harmless too.
+"""
 
 FIXED: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
-    "attention_dropout": (0.0,),
     "chunk_size_feed_forward": (0,),
     "cross_attention_hidden_size": (),
     "is_decoder": (False, True),
@@ -47,7 +49,7 @@ def check_known(config: Mapping[str, Any], handled: Iterable[str], where: str) -
     """
     handled = frozenset(handled)
     for key, value in config.items():
-        if key in handled or key in HARMLESS:
+        if key in handled or key in HARMLESS or "dropout" in key or "pdrop" in key:
             continue
         if key not in FIXED:
             message = unknown_name(key, handled | HARMLESS | set(FIXED), "attribute")

@@ -1,25 +1,15 @@
-"""LLaMA 1, 2, 3, 3.1 and 3.2 as Hugging Face writes them: config.json in both dialects, and the tensors' names.
-
-The older dialect has ``rope_theta`` beside ``rope_scaling`` (whose kind is ``type`` or ``rope_type``), the newer has
-``rope_parameters``. Both are read and, with the same meaning, both are written, so every transformers loads it.
-"""
+"""LLaMA 1, 2, 3, 3.1 and 3.2 as Hugging Face writes them: config.json in both dialects, and the tensors' names."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from jaxrefine.config import unknown_name
-from jaxrefine.models.config import RopeScaling, TransformerConfig
+from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.families.attributes import check_known, check_value, flag, integer, number
+from jaxrefine.models.families.rope import PARTIAL, read_rope, write_rope
 from jaxrefine.models.weights import Family, Rule
-
-_SCALING_KEYS: dict[str, tuple[str, ...]] = {
-    "default": (),
-    "linear": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-}
-"""Kinds of rotary scaling, with what each needs."""
 
 _SIZES = (
     "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
@@ -56,7 +46,8 @@ def from_hf(config: Mapping[str, Any], *, where: str = "config.json") -> Transfo
         raise ValueError(f"{where}: hidden_size is {width}, num_attention_heads is {heads}: give head_dim")
     bias = flag(config, "attention_bias", where, False)
     try:
-        theta, scaling = _rope(config, where)
+        theta, scaling, partial = read_rope(config, where)
+        check_value({PARTIAL: partial}, PARTIAL, (1.0,), where)
         return TransformerConfig(
             vocab_size=integer(config, "vocab_size", where),
             width=width,
@@ -88,55 +79,6 @@ def _max_positions(config: Mapping[str, Any], where: str) -> int:
     return given[0] if given else 2048
 
 
-def _rope(config: Mapping[str, Any], where: str) -> tuple[float, RopeScaling | None]:
-    """Base and scaling of the rotary frequencies, from whichever dialect, or from both if they agree."""
-    found: dict[str, tuple[float | None, RopeScaling | None]] = {}
-    for key in ("rope_parameters", "rope_scaling"):
-        if config.get(key) is not None:
-            found[key] = _rope_dict(config[key], f"{where}: {key}")
-    scalings = {scaling for _, scaling in found.values()}
-    if len(scalings) > 1:
-        raise ValueError(
-            f"{where}: rope_parameters and rope_scaling disagree: {config['rope_parameters']!r} and "
-            f"{config['rope_scaling']!r}"
-        )
-    thetas = {theta for theta, _ in found.values() if theta is not None}
-    if config.get("rope_theta") is not None:
-        thetas.add(number(config, "rope_theta", where))
-    if len(thetas) > 1:
-        raise ValueError(f"{where}: rope_theta has several values: {', '.join(map(str, sorted(thetas)))}")
-    return thetas.pop() if thetas else 10_000.0, scalings.pop() if scalings else None
-
-
-def _rope_dict(rope: Any, where: str) -> tuple[float | None, RopeScaling | None]:
-    if not isinstance(rope, dict):
-        raise ValueError(f"{where} is {rope!r}; it must be an object")
-    kinds = {rope[key] for key in ("rope_type", "type") if isinstance(rope.get(key), str)}
-    if len(kinds) > 1:
-        raise ValueError(f"{where}: rope_type is {rope['rope_type']!r}, type is {rope['type']!r}; they must agree")
-    kind = kinds.pop() if kinds else "default"
-    if kind not in _SCALING_KEYS:
-        raise ValueError(f"{where}: {unknown_name(kind, _SCALING_KEYS, 'rope_type')}")
-    allowed = ("rope_type", "type", "rope_theta", "partial_rotary_factor", *_SCALING_KEYS[kind])
-    for key in rope:
-        if key not in allowed:
-            raise ValueError(f"{where}: {unknown_name(key, allowed, f'attribute of rope_type {kind!r}')}")
-    if "partial_rotary_factor" in rope:
-        check_value(rope, "partial_rotary_factor", (None, 1.0), where)
-    theta = None if rope.get("rope_theta") is None else number(rope, "rope_theta", where)
-    if kind == "default":
-        return theta, None
-    if kind == "linear":
-        return theta, RopeScaling(kind=kind, factor=number(rope, "factor", where))
-    return theta, RopeScaling(
-        kind=kind,
-        factor=number(rope, "factor", where),
-        low_freq_factor=number(rope, "low_freq_factor", where),
-        high_freq_factor=number(rope, "high_freq_factor", where),
-        original_max_positions=integer(rope, "original_max_position_embeddings", where),
-    )
-
-
 def to_hf(config: TransformerConfig, *, dtype: str, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Our config as a LLaMA's config.json.
 
@@ -159,20 +101,9 @@ def to_hf(config: TransformerConfig, *, dtype: str, extra: Mapping[str, Any] | N
             f"TransformerConfig.width is {config.width}; transformers loads only multiples of "
             f"num_heads = {config.num_heads}"
         )
-    scaling: dict[str, Any] | None = None
-    if config.rope_scaling is not None:
-        values = config.rope_scaling
-        scaling = {
-            "rope_type": values.kind,
-            "factor": values.factor,
-            "low_freq_factor": values.low_freq_factor,
-            "high_freq_factor": values.high_freq_factor,
-            "original_max_position_embeddings": values.original_max_positions,
-        }
-        scaling = {key: scaling[key] for key in ("rope_type", *_SCALING_KEYS[values.kind])}
     kept = {key: value for key, value in (extra or {}).items() if key not in _WRITTEN}
     check_known(kept, (), "extra")
-    return {
+    attributes = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": config.vocab_size,
@@ -185,15 +116,19 @@ def to_hf(config: TransformerConfig, *, dtype: str, extra: Mapping[str, Any] | N
         "hidden_act": "silu",
         "max_position_embeddings": config.max_positions,
         "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta,
-        "rope_scaling": scaling,
-        "rope_parameters": {"rope_theta": config.rope_theta, **(scaling or {"rope_type": "default"})},
+        **write_rope(config),
         "attention_bias": config.qkv_bias,
         "mlp_bias": config.mlp_bias,
         "tie_word_embeddings": config.tie_embeddings,
         "torch_dtype": dtype,
         **kept,
     }
+    said = from_hf(attributes, where="as a llama")
+    for field in dataclasses.fields(config):
+        given, back = getattr(config, field.name), getattr(said, field.name)
+        if given != back:
+            raise ValueError(f"TransformerConfig.{field.name} is {given!r}; a LLaMA has {back!r}")
+    return attributes
 
 
 def extra_attributes(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,7 +166,7 @@ LLAMA = Family(
     from_hf=from_hf,
     to_hf=to_hf,
     extra=extra_attributes,
-    rules=WEIGHTS,
+    rules=lambda config: WEIGHTS,
     ignored=(r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"(model\.)?rotary_emb\.inv_freq"),
     prefix="model.",
     tied=("lm_head.weight", "model.embed_tokens.weight"),

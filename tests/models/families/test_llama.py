@@ -160,7 +160,6 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "quantised weights": ({"quantization_config": {"bits": 4}}, ("quantization_config",)),
     "code of its own": ({"auto_map": {"AutoModel": "x.Y"}}, ("auto_map",)),
     "another activation": ({"hidden_act": "gelu"}, ("hidden_act is 'gelu'", "'silu'")),
-    "dropout": ({"attention_dropout": 0.1}, ("attention_dropout is 0.1", "0.0")),
     "pruned heads": ({"pruned_heads": {"0": [1]}}, ("pruned_heads",)),
     "another model type": ({"model_type": "mistral"}, ("model_type is 'mistral'", "'llama'")),
     "text for a number": ({"hidden_size": "32"}, ("hidden_size is '32'", "integer")),
@@ -224,8 +223,19 @@ def test_unknown_extra_attributes_are_refused_on_the_way_out() -> None:
         to_hf(from_hf(SMALL), dtype="float32", extra={"bos_token": 1})
 
 
+def test_a_rate_of_dropout_changes_nothing_and_is_kept() -> None:
+    config = SMALL | {"attention_dropout": 0.1, "resid_pdrop": 0.2}
+    assert from_hf(config) == from_hf(SMALL)
+    kept = extra_attributes(config)
+    assert (
+        to_hf(from_hf(config), dtype="float32", extra=kept).items()
+        >= {"attention_dropout": 0.1, "resid_pdrop": 0.2}.items()
+    )
+
+
 def test_every_rule_has_a_name_and_a_path_of_its_own() -> None:
-    assert len({rule.theirs for rule in LLAMA.rules}) == len({rule.ours for rule in LLAMA.rules}) == len(LLAMA.rules)
+    rules = LLAMA.rules(from_hf(SMALL))
+    assert len({rule.theirs for rule in rules}) == len({rule.ours for rule in rules}) == len(rules)
 
 
 @pytest.mark.parametrize("name", ["lama", None, 3])
