@@ -1,38 +1,46 @@
-"""Weight rules applied: which tensor fills which parameter, one parameter read at a time, and the way back."""
+"""Weight rules applied: which tensor fills which parameter, and one parameter read at a time."""
 
 from __future__ import annotations
 
+import functools
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.typing import DTypeLike
 
 from jaxrefine.config import unknown_name
 from jaxrefine.conversion.tensors import Tensor
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.decoder import Decoder
+from jaxrefine.models.encoder import Encoder
+from jaxrefine.models.encoder_config import EncoderConfig
 from jaxrefine.models.weights import Family, Rule
 from jaxrefine.typing import Params
 
 READABLE = ("float32", "bfloat16", "float16")
 """Dtypes that a checkpoint's weights may have."""
 
-Assignment = dict[str, list[Tensor]]
-"""Our parameter's path -> the tensors of its layers, in order (one tensor where nothing is stacked)."""
+Assignment = dict[str, tuple[Rule, list[Tensor]]]
+"""Our parameter's path -> its rule and the tensors of its layers, in order (one tensor where nothing is stacked)."""
 
 
-def abstract_params(config: TransformerConfig) -> Params:
-    """The decoder's parameters as shapes: a nested dict of ``ShapeDtypeStruct``, in fp32."""
+def abstract_params(config: TransformerConfig | EncoderConfig) -> Params:
+    """The parameters of the decoder or encoder as shapes: a nested dict of ``ShapeDtypeStruct``, in fp32."""
+    return jax.tree.map(lambda leaf: leaf, _traced(config))  # a tree of the caller's own
+
+
+@functools.lru_cache(maxsize=32)
+def _traced(config: TransformerConfig | EncoderConfig) -> Params:
     slot = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    decoder = Decoder(config, attention="dense")
+    model = Encoder(config) if isinstance(config, EncoderConfig) else Decoder(config, attention="dense")
 
     def init(*row: jax.Array) -> Any:
-        return decoder.init(jax.random.key(0), *row, method="trunk")["params"]
+        return model.init(jax.random.key(0), *row, method="trunk")["params"]
 
     return jax.eval_shape(init, slot, slot, slot)
 
@@ -59,13 +67,51 @@ def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def chosen_rules(rules: Sequence[Rule], paths: Iterable[str], model_type: str) -> dict[str, Rule]:
+    """The rule of each parameter, by its path; where parameters share a tensor, they fill it.
+
+    Raises:
+      ValueError: a parameter without a rule, or a tensor that the parts leave open or fill twice.
+    """
+    by_ours = {rule.ours: rule for rule in rules}
+    for path in paths:
+        if path not in by_ours:
+            raise ValueError(f"{model_type} has no weight rule for {unknown_name(path, by_ours, 'parameter')}")
+    chosen = {path: by_ours[path] for path in paths}
+    for theirs, sharing in sharing_rules(chosen.values()).items():
+        parts = [rule.part for rule in sharing if rule.part is not None]
+        stops = sorted((part.start, part.stop) for part in parts)
+        whole = {(part.axis, part.groups, part.size) for part in parts}
+        ends = [0, *(stop for _, stop in stops)]
+        covered = not parts or (len(whole) == 1 and [start for start, _ in stops] == ends[:-1])
+        if len(sharing) != max(len(parts), 1) or not covered or (parts and ends[-1] != parts[0].size):
+            raise ValueError(
+                f"{model_type}: the weight rules of {theirs!r} do not cover it once: "
+                + ", ".join(f"{rule.ours} has {rule.part}" for rule in sharing)
+            )
+    return chosen
+
+
+def sharing_rules(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
+    """The rules by the name of their tensor, in their order."""
+    shared: dict[str, list[Rule]] = {}
+    for rule in rules:
+        shared.setdefault(rule.theirs, []).append(rule)
+    return shared
+
+
 def assign(
-    family: Family, shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], where: str
+    family: Family,
+    rules: Sequence[Rule],
+    shapes: Mapping[str, tuple[int, ...]],
+    tensors: Mapping[str, Tensor],
+    where: str,
 ) -> Assignment:
     """Which tensors fill which parameter; nothing is left over and nothing is missing, before a value is read.
 
     Args:
-      family: its rules, what it ignores, its prefix.
+      family: what it ignores, its prefix.
+      rules: its rules for the config, and those of heads.
       shapes: of our parameters, by path.
       tensors: of the checkpoint, by name.
       where: the directory that errors name.
@@ -74,14 +120,10 @@ def assign(
       ValueError: a tensor without a place, a parameter without a tensor, a wrong shape or dtype, a tied head that
         differs from the embedding; names the tensor, its file, what was expected and the nearest.
     """
-    rules = {rule.ours: rule for rule in family.rules}
-    for path in shapes:
-        if path not in rules:
-            raise ValueError(f"{family.model_type} has no weight rule for {unknown_name(path, rules, 'parameter')}")
-    wanted = {
-        name: (path, layer) for path, shape in shapes.items() for layer, name in enumerate(_names(rules[path], shape))
-    }
-    found = _canonical(family, tensors)
+    chosen = chosen_rules(rules, shapes, family.model_type)
+    names = {path: rule.names(shapes[path]) for path, rule in chosen.items()}
+    wanted = dict.fromkeys(name for path in shapes for name in names[path])
+    found = _canonical(family, rules, tensors)
     missing = [name for name in wanted if name not in found]
     if missing:
         files = sorted({tensor.file.name for tensor in tensors.values()})
@@ -92,27 +134,26 @@ def assign(
             + _nearest(missing[0], set(found) - set(wanted))
         )
     for name, tensor in found.items():
-        if name not in wanted and not _is_tied_head(family, name, found):
-            raise ValueError(f"tensor {tensor} is left over: {_no_place(family, name, shapes, set(wanted))}")
-    assignment: Assignment = {path: [] for path in shapes}
-    for name, (path, _) in wanted.items():
-        _check(found[name], rules[path], shapes[path])
-        assignment[path].append(found[name])
-    return assignment
+        passed_over = any(re.fullmatch(pattern, name) for pattern in family.optional)
+        if name not in wanted and not passed_over and not _is_tied_head(family, name, found):
+            raise ValueError(f"tensor {tensor} is left over: {_no_place(family, rules, name, shapes, set(wanted))}")
+    for path, rule in chosen.items():
+        for name in names[path]:
+            _check(found[name], rule, shapes[path])
+    return {path: (rule, [found[name] for name in names[path]]) for path, rule in chosen.items()}
 
 
-def _names(rule: Rule, shape: tuple[int, ...]) -> list[str]:
-    return [rule.name(layer) for layer in range(shape[0])] if rule.stacked else [rule.theirs]
-
-
-def _canonical(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _canonical(family: Family, rules: Sequence[Rule], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors by the names that rules use: with the prefix that base checkpoints lack, without what is ignored."""
     found: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
+    for given, tensor in tensors.items():
+        name = given
+        for pattern, replacement in family.renamed:
+            name = re.sub(pattern, replacement, name)
         if any(re.fullmatch(pattern, name) for pattern in family.ignored):
             continue
         full = name
-        if not any(rule.layer(name) is not None for rule in family.rules) and not name.startswith(family.prefix):
+        if not any(rule.layer(name) is not None for rule in rules) and not name.startswith(family.prefix):
             full = family.prefix + name
         if full in found:
             raise ValueError(f"tensor {tensor} and tensor {found[full]} are the same parameter {full!r}")
@@ -143,8 +184,10 @@ def _equal(one: Tensor, other: Tensor, rows: int = 4096) -> bool:
     return True
 
 
-def _no_place(family: Family, name: str, shapes: Mapping[str, tuple[int, ...]], wanted: set[str]) -> str:
-    for rule in family.rules:
+def _no_place(
+    family: Family, rules: Sequence[Rule], name: str, shapes: Mapping[str, tuple[int, ...]], wanted: set[str]
+) -> str:
+    for rule in rules:
         layer = rule.layer(name)
         if layer is None:
             continue
@@ -160,15 +203,11 @@ def _nearest(name: str, allowed: set[str]) -> str:
 
 
 def _check(tensor: Tensor, rule: Rule, shape: tuple[int, ...]) -> None:
-    expected = shape[1:] if rule.stacked else shape
-    given = tensor.shape
-    if rule.transform is not None and len(given) == len(expected):
-        probe = np.broadcast_to(np.zeros((), np.bool_), given)
-        given = rule.transform.load(probe).shape
-    if given != expected:
+    expected = rule.their_shape(shape)
+    if tensor.shape != expected:
         raise ValueError(
             f"tensor {tensor} has shape {list(tensor.shape)}; the config wants {list(expected)} for {rule.ours!r}"
-            + (" after its transform" if rule.transform is not None else "")
+            + ("" if rule.part is None else " and what else it holds")
         )
     if tensor.dtype not in READABLE:
         raise ValueError(f"tensor {tensor} has dtype {tensor.dtype}; allowed: {', '.join(READABLE)}")
@@ -184,7 +223,7 @@ def read_parameter(
     """One parameter onto its devices, from the slices of the file that this process's devices hold.
 
     Args:
-      tensors: one a layer, or one.
+      tensors: one a layer, or one; with heads in their names, one a head of each layer.
       rule: theirs to ours.
       shape: of the whole parameter.
       dtype: of the result; None keeps the file's, if all layers have the same.
@@ -203,7 +242,7 @@ def read_parameter(
         index = (slice(None),) * len(shape) if index is None else index
         spans = tuple(one.indices(size) for one, size in zip(index, shape, strict=True))
         if spans not in staged:
-            staged[spans] = _read_span(tensors, rule, tuple(slice(*span) for span in spans), target)
+            staged[spans] = read_span(tensors, rule, shape, tuple(slice(*span) for span in spans), target)
         return staged[spans]
 
     if sharding is None:
@@ -213,69 +252,44 @@ def read_parameter(
     return jax.block_until_ready(array)
 
 
-def _read_span(tensors: Sequence[Tensor], rule: Rule, index: tuple[slice, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """Part of a parameter, in memory of its own, cast on the way."""
-    own = np.empty(tuple(len(range(one.start, one.stop)) for one in index), dtype)
-    if not rule.stacked:
-        own[...] = _read_layer(tensors[0], rule, index)
-        return own
-    for row, layer in enumerate(range(index[0].start, index[0].stop)):
-        own[row] = _read_layer(tensors[layer], rule, index[1:])
+def read_span(
+    tensors: Sequence[Tensor], rule: Rule, shape: tuple[int, ...], index: tuple[slice, ...], dtype: np.dtype[Any]
+) -> np.ndarray:
+    """Part of a parameter of that shape, in memory of its own, cast on the way."""
+    own = _aligned(tuple(len(range(one.start, one.stop)) for one in index), dtype)
+    stacked, rest = index[: rule.num_stacked], index[rule.num_stacked :]
+    for place in np.ndindex(own.shape[: rule.num_stacked]):
+        number = 0
+        for size, row, one in zip(shape, place, stacked, strict=False):
+            number = number * size + one.start + row
+        own[place] = _read_one(tensors[number], rule, rest)
     return own
 
 
-def _read_layer(tensor: Tensor, rule: Rule, index: tuple[slice, ...]) -> np.ndarray:
-    if rule.transform is None:
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Memory that devices which share the host's take over as it is, without a copy: XLA wants 64 bytes."""
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def _read_one(tensor: Tensor, rule: Rule, index: tuple[slice, ...]) -> np.ndarray:
+    """Slices of a parameter's share in one tensor."""
+    transform = rule.transform
+    if transform is None:
+        return _read_part(tensor, rule, index)
+    if transform.index is not None:
+        return transform.load(_read_part(tensor, rule, transform.index(index)))
+    return transform.load(_read_part(tensor, rule, (slice(None),) * len(tensor.shape)))[index]
+
+
+def _read_part(tensor: Tensor, rule: Rule, index: tuple[slice, ...]) -> np.ndarray:
+    """The same before any transform; of several parameters in one tensor, only this one's rows are read."""
+    part = rule.part
+    if part is None:
         return tensor.read(index)
-    return rule.transform.load(tensor.read((slice(None),) * len(tensor.shape)))[index]
-
-
-def exported_names(family: Family, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
-    """Their tensors' names for each of our parameters.
-
-    Raises:
-      ValueError: a parameter without a rule.
-    """
-    rules = {rule.ours: rule for rule in family.rules}
-    for path in shapes:
-        if path not in rules:
-            raise ValueError(f"{family.model_type} has no weight rule for {unknown_name(path, rules, 'parameter')}")
-    return {rule.ours: _names(rule, shapes[rule.ours]) for rule in family.rules if rule.ours in shapes}
-
-
-def export(family: Family, params: Mapping[str, Any], dtype: DTypeLike | None) -> Iterator[tuple[str, np.ndarray]]:
-    """Their tensors, contiguous, from our parameters by path; one stacked parameter is in host memory at a time.
-
-    Raises:
-      ValueError: a value that the dtype cannot hold; names the tensor.
-    """
-    rules = {rule.ours: rule for rule in family.rules}
-    names = exported_names(family, {path: np.shape(leaf) for path, leaf in params.items()})
-    for path, of_layers in names.items():
-        whole = _fetch(params[path])
-        for layer, name in enumerate(of_layers):
-            value = whole[layer] if rules[path].stacked else whole
-            transform = rules[path].transform
-            yield name, _cast(value if transform is None else transform.save(value), dtype, name)
-
-
-def _fetch(array: Any) -> np.ndarray:
-    """The whole array in host memory, on every process."""
-    if isinstance(array, jax.Array) and not array.is_fully_addressable:
-        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
-    return np.asarray(array)
-
-
-def _cast(value: np.ndarray, dtype: DTypeLike | None, name: str) -> np.ndarray:
-    target = value.dtype if dtype is None else jnp.dtype(dtype)
-    if target.name not in READABLE:
-        raise ValueError(
-            f"parameter of tensor {name!r} is to be written as {target.name}; allowed: {', '.join(READABLE)}"
-        )
-    with np.errstate(over="ignore"):
-        cast = np.ascontiguousarray(value.astype(target))
-    if target.name == "float16" and not np.isfinite(cast).all() and np.isfinite(value).all():
-        raise ValueError(
-            f"tensor {name!r} holds {np.abs(value).max()}, more than float16 can; write bfloat16 or float32"
-        )
-    return cast
+    axis = part.axis
+    start, stop, _ = index[axis].indices(part.width)
+    runs = [tensor.read((*index[:axis], slice(*run), *index[axis + 1 :])) for run in part.spans(start, stop)]
+    return runs[0] if len(runs) == 1 else np.concatenate(runs, axis=axis)

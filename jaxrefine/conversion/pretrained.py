@@ -5,28 +5,28 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.typing import DTypeLike
-from safetensors.numpy import save_file
 
-from jaxrefine.artefacts.atomic import new_directory, read_json, write_json
+from jaxrefine.artefacts.atomic import read_json
 from jaxrefine.config import unknown_name
 from jaxrefine.conversion import apply
 from jaxrefine.conversion.scorer import save_scorer
-from jaxrefine.conversion.tensors import INDEX, SAFETENSORS, open_checkpoint
+from jaxrefine.conversion.tensors import Tensor, open_checkpoint
+from jaxrefine.conversion.writing import CONFIG, MAX_SHARD_BYTES, write_model
 from jaxrefine.models.config import TransformerConfig
+from jaxrefine.models.encoder_config import EncoderConfig
 from jaxrefine.models.families import family_of
+from jaxrefine.models.families.attributes import HARMLESS
 from jaxrefine.models.weights import Family
 from jaxrefine.sharding import param_shardings
 from jaxrefine.typing import Params
 
-CONFIG = "config.json"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -40,8 +40,6 @@ TOKENIZER_FILES = (
 )
 """What a saved model takes over from the directory it was loaded from."""
 
-MAX_SHARD_BYTES = 5_000_000_000
-
 
 def load_config(directory: str | os.PathLike[str]) -> tuple[TransformerConfig, dict[str, Any]]:
     """The config of a model directory, and the attributes of its config.json that ours does not hold.
@@ -50,11 +48,19 @@ def load_config(directory: str | os.PathLike[str]) -> tuple[TransformerConfig, d
       FileNotFoundError: no config.json.
       ValueError: an attribute that is neither handled nor known to change nothing; names the file and the key.
     """
-    family, config, where = _read_config(pathlib.Path(directory))
-    return family.from_hf(config, where=where), family.extra(config)
+    family, config, where = read_config(pathlib.Path(directory))
+    return decoder_config(family, config, where), family.extra(config)
 
 
-def _read_config(directory: pathlib.Path) -> tuple[Family, dict[str, Any], str]:
+def decoder_config(family: Family, config: dict[str, Any], where: str) -> TransformerConfig:
+    """A decoder's config, or an error that names what loads the model."""
+    found = family.from_hf(config, where=where)
+    if not isinstance(found, TransformerConfig):
+        raise ValueError(f"{where}: a {family.model_type} is an encoder: jaxrefine.conversion.encoders loads it")
+    return found
+
+
+def read_config(directory: pathlib.Path) -> tuple[Family, dict[str, Any], str]:
     """The family, config.json as it is, and its path."""
     path = directory / CONFIG
     if not path.is_file():
@@ -88,25 +94,63 @@ def load_pretrained(
         truncated file; a pickle that names what it must not. Each names the key or tensor and the file.
     """
     directory = pathlib.Path(directory)
-    family, attributes, where = _read_config(directory)
-    config = family.from_hf(attributes, where=where)
-    abstract = apply.abstract_params(config)
+    family, attributes, where = read_config(directory)
+    config = decoder_config(family, attributes, where)
+    if any(str(name).endswith("ForSequenceClassification") for name in attributes.get("architectures") or ()):
+        raise ValueError(
+            f"{where}: architectures is {attributes['architectures']}: "
+            "jaxrefine.conversion.classification.load_classifier loads it with its head"
+        )
+    return config, read_parameters(directory, family, config, mesh, param_dtype)
+
+
+def read_parameters(
+    directory: pathlib.Path,
+    family: Family,
+    config: TransformerConfig | EncoderConfig,
+    mesh: jax.sharding.Mesh | None,
+    param_dtype: DTypeLike | None,
+    more: Params | None = None,
+) -> Params:
+    """The parameters that a config makes, from the weights of a directory (see ``load_pretrained``).
+
+    Args:
+      directory: of the weights.
+      family: its rules.
+      config: of the model.
+      mesh: of the parameters, or None.
+      param_dtype: of the parameters, or None.
+      more: shapes of parameters besides those of the config; the family has rules for them.
+    """
+    abstract = {**apply.abstract_params(config), **(more or {})}
+    with open_checkpoint(directory) as tensors:
+        return assigned_parameters(tensors, family, config, abstract, mesh, param_dtype, str(directory))
+
+
+def assigned_parameters(
+    tensors: Mapping[str, Tensor],
+    family: Family,
+    config: TransformerConfig | EncoderConfig,
+    abstract: Params,
+    mesh: jax.sharding.Mesh | None,
+    param_dtype: DTypeLike | None,
+    where: str,
+) -> Params:
+    """Parameters of these shapes, from open tensors; ``where`` is what errors name."""
     shapes = {path: leaf.shape for path, leaf in apply.by_path(abstract).items()}
     shardings = {} if mesh is None else apply.by_path(param_shardings(abstract, mesh))
-    rules = {rule.ours: rule for rule in family.rules}
-    with open_checkpoint(directory) as tensors:
-        assignment = apply.assign(family, shapes, tensors, str(directory))
-        return config, apply.nested(
-            {
-                path: apply.read_parameter(assignment[path], rules[path], shape, param_dtype, shardings.get(path))
-                for path, shape in shapes.items()
-            }
-        )
+    assignment = apply.assign(family, family.rules(config), shapes, tensors, where)
+    return apply.nested(
+        {
+            path: apply.read_parameter(of_layers, rule, shapes[path], param_dtype, shardings.get(path))
+            for path, (rule, of_layers) in assignment.items()
+        }
+    )
 
 
 def save_pretrained(
     directory: str | os.PathLike[str],
-    config: TransformerConfig,
+    config: TransformerConfig | EncoderConfig,
     params: Params,
     *,
     tokenizer_dir: str | os.PathLike[str] | None = None,
@@ -115,14 +159,14 @@ def save_pretrained(
     extra: Mapping[str, Any] | None = None,
     scorer: Params | None = None,
     scorer_config: Mapping[str, Any] | None = None,
-    family: str = "llama",
+    family: str | None = None,
 ) -> pathlib.Path:
     """Writes a model directory that transformers (4 and 5) loads; it appears whole or not at all.
 
     Args:
       directory: its name; a model directory of that name is replaced, any other non-empty directory is refused.
-      config: of the decoder.
-      params: the tree of ``Decoder(config)``, on any devices.
+      config: of the decoder or encoder.
+      params: the tree of ``Decoder(config)`` or ``Encoder(config)``, on any devices.
       tokenizer_dir: where ``TOKENIZER_FILES`` are copied from; the attributes of its config.json that ours does not
         hold (token ids) are taken over too, unless ``extra`` is given.
       dtype: of the stored weights; None keeps that of the parameters.
@@ -130,7 +174,8 @@ def save_pretrained(
       extra: further attributes of config.json, as ``load_config`` returns them.
       scorer: parameters of a scorer, kept in a file of their own for ``load_scorer``.
       scorer_config: what ``load_scorer`` returns with them.
-      family: whose layout, a key of ``jaxrefine.models.families.FAMILIES``.
+      family: whose layout, a key of ``jaxrefine.models.families.FAMILIES`` or ``ENCODERS``; None is that of
+        ``tokenizer_dir``'s config.json, or "llama" where there is none.
 
     Returns:
       The directory.
@@ -140,52 +185,60 @@ def save_pretrained(
         dtype cannot hold, a directory that is no model's.
     """
     directory = pathlib.Path(directory)
-    described = family_of(family, "save_pretrained")
     leaves = apply.by_path(params)
-    _check_params(config, leaves)
-    if max_shard_bytes < 1:
-        raise ValueError(f"max_shard_bytes is {max_shard_bytes}; it must be positive")
-    dtypes = sorted({jnp.dtype(leaf.dtype if dtype is None else dtype).name for leaf in leaves.values()})
-    stored = dtypes[0] if len(dtypes) == 1 else "float32"
+    check_params(apply.by_path(apply.abstract_params(config)), leaves)
+    stored = stored_dtype(leaves, dtype)
     source = None if tokenizer_dir is None else pathlib.Path(tokenizer_dir)
-    if extra is None and source is not None and (source / CONFIG).is_file():
-        _, extra = load_config(source)
+    found: Family | None = None
+    theirs: dict[str, Any] = {}
+    if source is not None and (source / CONFIG).is_file():
+        found, theirs, _ = read_config(source)
+    described = found if family is None and found is not None else family_of(family or "llama", "save_pretrained")
+    if extra is None and found is not None:
+        extra = found.extra(theirs)
+        if found is not described:  # what only the other family says is not for this one
+            extra = {name: value for name, value in extra.items() if name in HARMLESS}
     attributes = described.to_hf(config, dtype=stored, extra=extra)
-    _check_replaceable(directory)
-    files = _plan(
-        apply.exported_names(described, {path: np.shape(leaf) for path, leaf in leaves.items()}),
+
+    def finish(unfinished: pathlib.Path) -> None:
+        if scorer is not None:
+            save_scorer(unfinished, scorer, scorer_config or {})
+        if source is not None:
+            copy_tokenizer(source, unfinished)
+
+    write_model(
+        directory,
+        attributes,
+        described.rules(config),
         leaves,
-        dtype,
-        max_shard_bytes,
+        model_type=described.model_type,
+        dtype=dtype,
+        max_shard_bytes=max_shard_bytes,
+        finish=finish,
     )
-    tensors = apply.export(described, leaves, dtype)
-    if jax.process_index():
-        for _ in tensors:  # every process takes part in gathering, one of them writes
-            pass
-    else:
-        with new_directory(directory) as unfinished:
-            write_json(unfinished / CONFIG, attributes)
-            _write_weights(unfinished, tensors, files)
-            if scorer is not None:
-                save_scorer(unfinished, scorer, scorer_config or {})
-            for name in TOKENIZER_FILES if source is not None else ():
-                if source is not None and (source / name).is_file():
-                    shutil.copyfile(source / name, unfinished / name)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"save_pretrained {directory.name}")
     return directory
 
 
-def _check_replaceable(directory: pathlib.Path) -> None:
-    """What the directory replaces is nothing, empty, or a model directory."""
-    empty = not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
-    if not empty and not (directory / CONFIG).is_file():
-        raise ValueError(f"{directory} is there and holds no {CONFIG}: it is no model directory, and is not replaced")
+def stored_dtype(leaves: Mapping[str, Any], dtype: DTypeLike | None) -> str:
+    """What config.json says of the weights' dtype."""
+    dtypes = sorted({jnp.dtype(leaf.dtype if dtype is None else dtype).name for leaf in leaves.values()})
+    return dtypes[0] if len(dtypes) == 1 else "float32"
 
 
-def _check_params(config: TransformerConfig, leaves: Mapping[str, Any]) -> None:
-    """The parameters are exactly those of the config."""
-    wanted = {path: leaf.shape for path, leaf in apply.by_path(apply.abstract_params(config)).items()}
+def copy_tokenizer(source: pathlib.Path, directory: pathlib.Path) -> None:
+    """Copies ``TOKENIZER_FILES`` as far as they are there."""
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, directory / name)
+
+
+def check_params(abstract: Mapping[str, Any], leaves: Mapping[str, Any]) -> None:
+    """The parameters by path are exactly those of a config.
+
+    Raises:
+      ValueError: one that is unknown or missing, or has another shape; names it.
+    """
+    wanted = {path: leaf.shape for path, leaf in abstract.items()}
     for path in leaves:
         if path not in wanted:
             raise ValueError(f"parameters of another config: {unknown_name(path, wanted, 'parameter')}")
@@ -196,33 +249,3 @@ def _check_params(config: TransformerConfig, leaves: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"parameter {path!r} has shape {list(np.shape(leaves[path]))}; the config wants {list(shape)}"
             )
-
-
-def _plan(
-    names: Mapping[str, list[str]], leaves: Mapping[str, Any], dtype: DTypeLike | None, max_shard_bytes: int
-) -> list[tuple[str, dict[str, int]]]:
-    """The files to write, in order: (file name, bytes of each of its tensors, in the order of export)."""
-    shards: list[dict[str, int]] = [{}]
-    for path, of_layers in names.items():
-        leaf = leaves[path]
-        size = leaf.size // len(of_layers) * jnp.dtype(leaf.dtype if dtype is None else dtype).itemsize
-        for name in of_layers:
-            if shards[-1] and sum(shards[-1].values()) + size > max_shard_bytes:
-                shards.append({})
-            shards[-1][name] = size
-    if len(shards) == 1:
-        return [(SAFETENSORS, shards[0])]
-    stem, suffix = os.path.splitext(SAFETENSORS)
-    return [(f"{stem}-{i:05d}-of-{len(shards):05d}{suffix}", shard) for i, shard in enumerate(shards, 1)]
-
-
-def _write_weights(
-    directory: pathlib.Path, tensors: Iterator[tuple[str, np.ndarray]], files: list[tuple[str, dict[str, int]]]
-) -> None:
-    """Fills one file at a time, then writes the index if there are several."""
-    for file, sizes in files:
-        save_file(dict(next(tensors) for _ in sizes), directory / file, metadata={"format": "pt"})
-    if len(files) > 1:
-        total = sum(sum(sizes.values()) for _, sizes in files)
-        weight_map = {name: file for file, sizes in files for name in sizes}
-        write_json(directory / (SAFETENSORS + INDEX), {"metadata": {"total_size": total}, "weight_map": weight_map})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,9 +31,10 @@ def save_scorer(directory: str | os.PathLike[str], params: Params, config: Mappi
     """
     directory = pathlib.Path(directory)
     arrays = {path: np.ascontiguousarray(leaf) for path, leaf in by_path(params).items()}
-    save_file(arrays, directory / SCORER)
     shapes = {path: {"shape": list(array.shape), "dtype": array.dtype.name} for path, array in arrays.items()}
     write_json(directory / SCORER_CONFIG, {"config": dict(config), "parameters": shapes})
+    save_file(arrays, directory / SCORER)
+    shutil.copymode(directory / SCORER_CONFIG, directory / SCORER)  # safetensors gives it to its owner alone
 
 
 def load_scorer(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], Params]:

@@ -15,6 +15,7 @@ import pickle
 import pickletools
 import struct
 import zipfile
+import zlib
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -49,6 +50,18 @@ _OPCODES = (
 """What ``torch.save`` writes for a state dict; none of them constructs an object by itself."""
 
 _LARGEST_PICKLE = 1 << 28
+_BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    UnicodeDecodeError,
+)
+"""What ``zipfile`` raises for one broken byte or another."""
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
@@ -137,7 +150,9 @@ class TorchFile:
                 self._prefix = self._find_pickle()
                 self._check_byte_order(archive)
                 content = archive.read(f"{self._prefix}data.pkl")
-        except zipfile.BadZipFile as error:
+        except (FileNotFoundError, PermissionError, IsADirectoryError):
+            raise
+        except _BROKEN_ZIP as error:
             raise ValueError(
                 f"{path}: not a complete zip file ({error}): truncated, or written by PyTorch before 1.6; "
                 "save it again as safetensors"
@@ -152,7 +167,11 @@ class TorchFile:
         if not math.prod(tensor.shape):
             return np.zeros(tensor.shape, tensor.dtype)[slices]
         size = tensor.length * tensor.dtype.itemsize
-        storage = np.memmap(self.path, np.uint8, "r", self._data_start(tensor), (size,)).view(tensor.dtype)
+        try:
+            content = np.memmap(self.path, np.uint8, "r", self._data_start(tensor), (size,))
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{self.path}: tensor {name!r} cannot be read: {error}") from error
+        storage = content.view(tensor.dtype)
         strides = tuple(step * tensor.dtype.itemsize for step in tensor.strides)
         whole = np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides, writeable=False)
         return whole[slices]
@@ -202,7 +221,10 @@ class TorchFile:
         member = self._members[f"{self._prefix}data/{tensor.storage}"]
         with open(self.path, "rb") as file:
             file.seek(member.header_offset)
-            signature, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+            header = file.read(_LOCAL_HEADER.size)
+        if len(header) < _LOCAL_HEADER.size:
+            raise ValueError(f"{self.path}: truncated: {member.filename!r} is not there")
+        signature, name_length, extra_length = _LOCAL_HEADER.unpack(header)
         if signature != b"PK\x03\x04":
             raise ValueError(f"{self.path}: no member where the directory says {member.filename!r} is")
         return member.header_offset + _LOCAL_HEADER.size + name_length + extra_length

@@ -3,19 +3,26 @@
 Prompt and response are tokenised apart, without special tokens, and their ids concatenated; BOS and EOS are added by
 the packer. So the boundary never moves with what follows it. A LLaMA-1/2 sentencepiece tokenizer puts a space before
 the first word of every text it is given, so a response tokenised apart starts as after a space, which is how these
-models are trained and sampled here, too; ``decode`` gives the text without it.
+models are trained and sampled here, too; ``decode`` gives the text without it. A text that spells out a special token
+never gets its id.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 import tokenizers
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
-from jaxrefine.artefacts.atomic import read_json, write_json, write_text
+from jaxrefine.artefacts.atomic import write_json, write_text
+from jaxrefine.config import unknown_name
+from jaxrefine.data.special_tokens import Directory, check_vocabulary
+from jaxrefine.typing import Bool, Int
 
 BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
 
@@ -41,11 +48,11 @@ class Tokenizer(Protocol):
 
     @property
     def pad_id(self) -> int | None:
-        """The padding id, where there is one; nothing in this library reads it."""
+        """The padding id, where there is one; packed batches have none, so only ``FastTokenizer.padded`` reads it."""
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, special tokens included."""
+        """The largest id plus one, special tokens included: the rows that an embedding needs."""
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, no special tokens added, none recognised inside it."""
@@ -70,6 +77,10 @@ class FastTokenizer:
             raise ValueError("a tokenizer without an end-of-text id: give eos_ids, or eos_token in its config")
         # A prompt that spells out "<|end|>" is a text like any other: special tokens come from the packer alone.
         backend.encode_special_tokens = True
+        for token_id, token in backend.get_added_tokens_decoder().items():
+            if not token.special and token_id in {bos_id, pad_id, *eos_ids}:
+                backend.add_special_tokens([AddedToken(token.content, normalized=False, special=True)])
+        self._leaks = _unigram_specials(backend)
         self.backend = backend
         self.files = files
         self.bos_id = bos_id
@@ -81,18 +92,70 @@ class FastTokenizer:
         """The id that ends a response, the one that is trained on."""
         return self.eos_ids[0]
 
-    @property
+    @functools.cached_property
     def vocab_size(self) -> int:
-        """Number of ids, special tokens included."""
-        return self.backend.get_vocab_size(with_added_tokens=True)
+        """The largest id plus one, special tokens included: the rows that an embedding needs."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, no special tokens added, none recognised inside it."""
-        return self.backend.encode(text, add_special_tokens=False).ids
+        return self._checked(text, self.backend.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of many texts, on all cores."""
-        return [item.ids for item in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        texts = list(texts)
+        encoded = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [self._checked(text, item.ids) for text, item in zip(texts, encoded, strict=True)]
+
+    def padded(
+        self, rows: Sequence[Sequence[int]], *, side: str = "right"
+    ) -> tuple[Int[np.ndarray, "N S"], Bool[np.ndarray, "N S"]]:
+        """Rows of ids made equally long, and which of them are real: by position, for EOS may be the padding id.
+
+        Args:
+          rows: N rows of ids.
+          side: "left" or "right", where the padding goes.
+        Returns:
+          Ids and mask, [N S] each.
+        Raises:
+          ValueError: an unknown side; rows of unequal lengths where nothing says what the padding id is.
+
+        >>> tokenizer = train_tokenizer(["ab"], vocab_size=300)
+        >>> tokenizer.padded([[5, 6], [7]], side="left")[0].tolist()
+        [[5, 6], [0, 7]]
+        """
+        if side not in ("left", "right"):
+            raise ValueError(unknown_name(side, ("left", "right"), "side"))
+        longest = max(map(len, rows), default=0)
+        if self.pad_id is None and any(len(row) < longest for row in rows):
+            raise ValueError(
+                f"{self.files or 'tokenizer'}: no padding token: give pad_token in tokenizer_config.json, "
+                f"pad_token_id in config.json, or pad= (any id will do, eos too: the mask never reads it)"
+            )
+        ids = np.full((len(rows), longest), self.pad_id or 0, np.int32)
+        mask = np.zeros(ids.shape, bool)
+        for n, row in enumerate(rows):
+            where = slice(longest - len(row), longest) if side == "left" else slice(len(row))
+            ids[n, where], mask[n, where] = row, True
+        return ids, mask
+
+    def _checked(self, text: str, ids: list[int]) -> list[int]:
+        """The ids, or those of the text's letters where it spells out special tokens that Unigram takes for pieces."""
+        if self._leaks.isdisjoint(ids):
+            return ids
+        return self._literal.encode(text, add_special_tokens=False).ids
+
+    @functools.cached_property
+    def _literal(self) -> tokenizers.Tokenizer:
+        """The same tokenizer, its special tokens renamed to what no text holds; ids are as they were."""
+        state = json.loads(self.backend.to_str())
+        state["post_processor"] = None
+        for token in state["added_tokens"]:
+            if token["id"] in self._leaks:
+                token["content"] = state["model"]["vocab"][token["id"]][0] = f"\U0010fffd{token['id']}\U0010fffd"
+        renamed = tokenizers.Tokenizer.from_str(json.dumps(state))
+        renamed.encode_special_tokens = True
+        return renamed
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; special tokens are left out."""
@@ -114,11 +177,20 @@ class FastTokenizer:
                 **names,
                 "tokenizer_class": "PreTrainedTokenizerFast",
                 "clean_up_tokenization_spaces": False,
-                "add_bos_token": False,
+                "add_bos_token": self.bos_id is not None,
                 "add_eos_token": False,
                 "model_max_length": 1_000_000,
             },
         )
+
+
+def _unigram_specials(backend: tokenizers.Tokenizer) -> set[int]:
+    """Special tokens, UNK apart, that a Unigram model finds spelled out in a text: it has them among its pieces."""
+    if not isinstance(backend.model, models.Unigram):
+        return set()
+    added, pieces = backend.get_added_tokens_decoder(), backend.get_vocab_size(with_added_tokens=False)
+    unknown = getattr(backend.model, "unk_id", None)
+    return {i for i, token in added.items() if token.special and i < pieces and i != unknown}
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> FastTokenizer:
@@ -153,35 +225,33 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> FastTokeniz
     return FastTokenizer(backend, bos_id=begin, eos_ids=(end,), pad_id=pad)
 
 
-def _read(file: pathlib.Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    value = read_json(file)
-    if not isinstance(value, dict):
-        raise ValueError(f"{file}: a JSON object, not {type(value).__name__}")
-    return value
-
-
-def _token_text(value: Any) -> str | None:
-    """A special token as written in tokenizer_config.json: a string, or an object with its content.
-
-    Early LLaMA conversions wrote "" for all of them; then the ids of config.json hold.
-    """
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) and value else None
-
-
-def load_tokenizer(directory: pathlib.Path | str) -> FastTokenizer:
-    """The tokenizer of a Hugging Face directory, with the ids that begin and end a text.
+def load_tokenizer(
+    directory: pathlib.Path | str,
+    *,
+    bos: str | int | bool | None = None,
+    eos: str | int | Sequence[str | int] | None = None,
+    pad: str | int | None = None,
+    model_type: str | None = None,
+) -> FastTokenizer:
+    """The tokenizer of a Hugging Face directory, with the ids that begin, end and pad a text.
 
     ``tokenizer.json`` is read directly; a directory with only a sentencepiece model goes through transformers'
-    AutoTokenizer. BOS comes from tokenizer_config.json, special_tokens_map.json, config.json; EOS from the same,
-    followed by every further one in generation_config.json (LLaMA-3 has several).
+    AutoTokenizer. BOS and padding come from the arguments, else from tokenizer_config.json, special_tokens_map.json,
+    config.json, else from the family's policy (``jaxrefine.data.special_tokens``); EOS from the same, followed by every
+    further one in generation_config.json (LLaMA-3 has several). Where config.json has a ``vocab_size``, the tokenizer
+    must be one for it.
+
+    Args:
+      directory: with the tokenizer, and the model's config.json where there is one.
+      bos: None: as the files and the family say; False: none; True: the one they name; a token or an id: this one.
+      eos: None, a token or an id, or several; the first is trained on.
+      pad: None, a token or an id.
+      model_type: the family, instead of config.json's.
 
     Raises:
       FileNotFoundError: no such directory, or no tokenizer in it.
-      ValueError: a broken file, a special token that the vocabulary lacks, no EOS at all.
+      ValueError: a broken file, a special token that the vocabulary lacks, no EOS at all, a family that puts BOS where
+        nothing names it, a vocabulary that is not the embedding's.
     """
     directory = pathlib.Path(directory)
     if not directory.is_dir():
@@ -195,36 +265,13 @@ def load_tokenizer(directory: pathlib.Path | str) -> FastTokenizer:
         backend = _through_transformers(directory)
     backend.no_truncation()
     backend.no_padding()
-    sources = [_read(directory / name) for name in ("tokenizer_config.json", "special_tokens_map.json")]
-    configs = {name: _read(directory / name) for name in ("config.json", "generation_config.json")}
-
-    def ids(role: str) -> list[int]:
-        found: list[int] = []
-        for source in sources:
-            token = _token_text(source.get(f"{role}_token"))
-            if token is not None:
-                token_id = backend.token_to_id(token)
-                if token_id is None:
-                    raise ValueError(f"{directory}: {role}_token {token!r} is not in the vocabulary")
-                found.append(token_id)
-                break
-        for name, config in configs.items():
-            value = config.get(f"{role}_token_id")
-            for token_id in value if isinstance(value, list) else [] if value is None else [value]:
-                if not isinstance(token_id, int) or token_id < 0 or backend.id_to_token(token_id) is None:
-                    if role == "pad":  # often -1, or a row that the tokenizer lacks; nothing here reads it
-                        continue
-                    raise ValueError(f"{directory / name}: {role}_token_id {token_id!r} is no id of the tokenizer")
-                found.append(token_id)
-        return list(dict.fromkeys(found))
-
-    bos, pad, eos = ids("bos"), ids("pad"), ids("eos")
-    if not eos:
-        raise ValueError(
-            f"{directory}: no end-of-text token: give eos_token in tokenizer_config.json or eos_token_id in config.json"
-        )
+    files = Directory(directory, backend, model_type=model_type)
+    special = files.special_tokens(bos=bos, eos=eos, pad=pad)
+    rows = files.rows()
+    if rows is not None:
+        check_vocabulary(backend, special, rows, str(directory))
     return FastTokenizer(
-        backend, bos_id=bos[0] if bos else None, eos_ids=eos, pad_id=pad[0] if pad else None, files=directory
+        backend, bos_id=special.bos_id, eos_ids=special.eos_ids, pad_id=special.pad_id, files=directory
     )
 
 

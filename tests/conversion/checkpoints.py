@@ -1,4 +1,4 @@
-"""Small LLaMA checkpoints made without torch: variants, weights that any machine computes alike, every layout."""
+"""Small checkpoints made without torch: weights that any machine computes alike, every layout."""
 
 from __future__ import annotations
 
@@ -13,55 +13,10 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from jaxrefine.conversion.apply import abstract_params, by_path, exported_names
-from jaxrefine.models.config import TransformerConfig
-from jaxrefine.models.families.llama import LLAMA
-
-_BASE: dict[str, Any] = {
-    "model_type": "llama",
-    "vocab_size": 97,
-    "hidden_size": 32,
-    "intermediate_size": 56,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "max_position_embeddings": 64,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 10_000.0,
-}
-_LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
-
-VARIANTS: dict[str, dict[str, Any]] = {
-    "llama-1": _BASE | {"rms_norm_eps": 1e-6},
-    "llama-2-gqa": _BASE | {"num_key_value_heads": 2},
-    "llama-2-mqa": _BASE | {"num_key_value_heads": 1},
-    "llama-3": _BASE | {"num_key_value_heads": 2, "rope_theta": 500_000.0},
-    "llama-3.1": _BASE | {"num_key_value_heads": 2, "rope_theta": 500_000.0, "rope_scaling": _LLAMA3_ROPE},
-    "llama-3.2-tied": _BASE
-    | {
-        "num_key_value_heads": 2,
-        "rope_theta": 500_000.0,
-        "rope_scaling": _LLAMA3_ROPE | {"factor": 32.0},
-        "tie_word_embeddings": True,
-    },
-    "linear-scaling": _BASE | {"rope_scaling": {"type": "linear", "factor": 4.0}},
-    "attention-bias": _BASE | {"num_key_value_heads": 2, "attention_bias": True},
-    "mlp-bias": _BASE | {"mlp_bias": True},
-    "explicit-head-width": _BASE | {"head_dim": 12, "num_key_value_heads": 2},
-    "vocab-32001": _BASE | {"vocab_size": 32_001, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1},
-}
-"""config.json of one small model a mechanism, in the dialect of the hub."""
-
-
-def decoder_config(attributes: dict[str, Any]) -> TransformerConfig:
-    """The config of ours."""
-    return LLAMA.from_hf(attributes)
+from jaxrefine.conversion.apply import abstract_params, by_path
+from jaxrefine.conversion.exporting import outgoing
+from jaxrefine.models.families import family_of
+from tests.conversion.families.llama import CASES as VARIANTS  # noqa: F401  (LLaMAs, for tests of what is no family's own)
 
 
 def wave(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
@@ -70,18 +25,21 @@ def wave(name: str, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarr
     x = (np.arange(np.prod(shape), dtype=np.uint64) + start * np.uint64(1_000_003)) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
     uniform = ((x ^ (x >> np.uint64(32))) >> np.uint64(40)).astype(np.float64) / 2**24 - 0.5
-    values = 1 + uniform if "norm" in name else uniform * (2 if "bias" in name else 6 / np.sqrt(shape[-1]))
+    values = (
+        1 + uniform if "norm" in name or ".ln_" in name else uniform * (2 if "bias" in name else 6 / np.sqrt(shape[-1]))
+    )
     return values.reshape(shape).astype(np.float32).astype(dtype)
 
 
 def tensors_of(attributes: dict[str, Any], dtype: Any = np.float32) -> dict[str, np.ndarray]:
-    """All tensors of a LLaMA of these attributes, by their names."""
-    shapes = {path: leaf.shape for path, leaf in by_path(abstract_params(decoder_config(attributes))).items()}
-    names = exported_names(LLAMA, shapes)
+    """All tensors of a model of these attributes, by their names."""
+    family = family_of(attributes["model_type"], "attributes")
+    config = family.from_hf(attributes)
+    shapes = {path: leaf.shape for path, leaf in by_path(abstract_params(config)).items()}
     return {
-        name: wave(name, shapes[path][1:] if "layers." in name else shapes[path], dtype)
-        for path, of_layers in names.items()
-        for name in of_layers
+        name: wave(name, one.shape, dtype)
+        for one in outgoing(family.rules(config), shapes, family.model_type)
+        for name in one.names
     }
 
 

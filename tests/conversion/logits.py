@@ -27,7 +27,7 @@ def decoder_logits(
     @jax.jit
     def logits(params: Params, *arrays: jax.Array) -> jax.Array:
         hidden = decoder.apply({"params": params}, *arrays, method="trunk")
-        return jnp.einsum("bsd,vd->bsv", hidden, decoder.apply({"params": params}, method="output_embedding"))
+        return decoder.apply({"params": params}, method="logit_form").logits(hidden)
 
     return np.asarray(logits(params, *arrays))
 

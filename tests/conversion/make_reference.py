@@ -1,6 +1,6 @@
-"""Writes the logits that transformers computes for every variant: parity where torch is absent.
+"""Writes the logits that transformers computes for every family's cases: parity where torch is absent.
 
-    python -m tests.conversion.make_reference
+    python -m tests.conversion.make_reference [FAMILY …]
 
 The weights are those of ``checkpoints.wave``, which any machine computes alike, so only logits are stored.
 """
@@ -8,15 +8,19 @@ The weights are those of ``checkpoints.wave``, which any machine computes alike,
 from __future__ import annotations
 
 import pathlib
+import sys
 import tempfile
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from tests.conversion.checkpoints import VARIANTS, tensors_of, write_checkpoint
+from tests.conversion.cases import CASES
+from tests.conversion.checkpoints import tensors_of, write_checkpoint
+from tests.conversion.oracle import transformers_logits
 
-REFERENCE = pathlib.Path(__file__).with_name("reference_logits.safetensors")
-NUM_COLUMNS = 64
+REFERENCE = pathlib.Path(__file__).with_name("reference")
+"""A file a module of ``families``."""
+NUM_COLUMNS = 16
 
 
 def tokens_of(vocab_size: int) -> np.ndarray:
@@ -29,22 +33,24 @@ def columns_of(vocab_size: int) -> np.ndarray:
     return np.linspace(0, vocab_size - 1, min(NUM_COLUMNS, vocab_size)).astype(np.int64)
 
 
-def main() -> None:
-    """Runs every variant through transformers, in fp32."""
-    import torch
-    from transformers import LlamaForCausalLM
-
-    reference = {}
-    for name, attributes in VARIANTS.items():
-        with tempfile.TemporaryDirectory() as directory:
-            write_checkpoint(pathlib.Path(directory), attributes, tensors_of(attributes))
-            model = LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
-        with torch.no_grad():
-            logits = model(torch.from_numpy(tokens_of(attributes["vocab_size"]))).logits.numpy()
-        reference[name] = np.ascontiguousarray(logits[..., columns_of(attributes["vocab_size"])])
-        reference[f"{name}/largest"] = np.abs(logits).max(keepdims=True).reshape(1)
-    save_file(reference, REFERENCE)
+def main(modules: list[str]) -> None:
+    """Runs the cases of these modules, or of all, through transformers, in fp32."""
+    for module in modules or sorted({case.module for case in CASES.values()}):
+        reference = {}
+        for name, case in CASES.items():
+            if case.module != module or case.oracle is None:
+                continue
+            with tempfile.TemporaryDirectory() as directory:
+                write_checkpoint(pathlib.Path(directory), case.attributes, tensors_of(case.attributes))
+                vocab = case.attributes["vocab_size"]
+                logits = transformers_logits(pathlib.Path(directory), tokens_of(vocab), None, case.oracle)
+            reference[name] = np.ascontiguousarray(logits[..., columns_of(logits.shape[-1])])
+            reference[f"{name}/largest"] = np.abs(logits).max(keepdims=True).reshape(1)
+        if reference:
+            REFERENCE.mkdir(exist_ok=True)
+            save_file(reference, REFERENCE / f"{module}.safetensors")
+            (REFERENCE / f"{module}.safetensors").chmod(0o644)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -12,11 +12,11 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxrefine.conversion.apply import export, read_parameter
+from jaxrefine.conversion.apply import read_parameter
+from jaxrefine.conversion.exporting import export
 from jaxrefine.conversion.tensors import Tensor
-from jaxrefine.models.config import TransformerConfig
-from jaxrefine.models.families.llama import LLAMA
-from jaxrefine.models.weights import TRANSPOSE, Family, Rule
+from jaxrefine.models.families.llama import WEIGHTS
+from jaxrefine.models.weights import TRANSPOSE, Rule
 from jaxrefine.sharding import MeshConfig, make_mesh
 from tests.conversion.checkpoints import wave
 
@@ -67,8 +67,7 @@ def test_a_transform_is_undone_by_its_other_half() -> None:
     sharding = NamedSharding(make_mesh(MeshConfig(fsdp=8)), P(None, "fsdp"))
     array = read_parameter(tensors, rule, (L, IN, OUT), None, sharding)
     np.testing.assert_array_equal(array, values.swapaxes(1, 2))
-    family = Family(model_type="x", from_hf=TransformerConfig, to_hf=dict, extra=dict, rules=(rule,))
-    exported = dict(export(family, {"layers/kernel": array}, None))
+    exported = dict(export((rule,), {"layers/kernel": array}, None, "x"))
     assert sorted(exported) == [f"layers.{i}.weight" for i in range(L)]
     for i, value in enumerate(exported[f"layers.{i}.weight"] for i in range(L)):
         assert value.flags.c_contiguous
@@ -86,15 +85,15 @@ def test_layers_of_several_dtypes_need_one_that_is_given() -> None:
 
 def test_exported_tensors_are_written_as_floats_only() -> None:
     with pytest.raises(ValueError, match=r"'model\.norm\.weight' is to be written as int32; allowed: float32"):
-        list(export(LLAMA, {"norm/scale": jnp.ones((3,), jnp.int32)}, None))
+        list(export(WEIGHTS, {"norm/scale": jnp.ones((3,), jnp.int32)}, None, "llama"))
 
 
 def test_a_parameter_without_a_rule_is_an_error_that_names_it() -> None:
     with pytest.raises(ValueError, match="'norm/scal'; did you mean 'norm/scale'"):
-        list(export(LLAMA, {"norm/scal": jnp.ones((3,))}, None))
+        list(export(WEIGHTS, {"norm/scal": jnp.ones((3,))}, None, "llama"))
 
 
 def test_rounding_to_half_precision_is_that_of_the_device() -> None:
     value = jax.random.normal(jax.random.key(0), (1000,))
-    (_, written), *_ = export(LLAMA, {"norm/scale": value}, jnp.bfloat16)
+    (_, written), *_ = export(WEIGHTS, {"norm/scale": value}, jnp.bfloat16, "llama")
     np.testing.assert_array_equal(written, value.astype(jnp.bfloat16))

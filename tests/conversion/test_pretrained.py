@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from jaxrefine.conversion import pretrained
+from jaxrefine.conversion import pretrained, writing
 from jaxrefine.conversion.apply import by_path
 from jaxrefine.conversion.pretrained import load_config, load_pretrained, save_pretrained
 from jaxrefine.conversion.scorer import load_scorer
@@ -146,6 +147,16 @@ def test_every_file_says_that_it_is_in_torch_format(tmp_path: pathlib.Path) -> N
         assert file.metadata() == {"format": "pt"}
 
 
+def test_whoever_may_read_the_config_may_read_the_weights(tmp_path: pathlib.Path) -> None:
+    config, params = load_pretrained(write_checkpoint(tmp_path / "a", GQA, tensors_of(GQA)))
+    save_pretrained(tmp_path / "out", config, params, scorer={"kernel": jnp.ones((1, 2))}, scorer_config={})
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "out").iterdir()}
+    assert set(modes.values()) == {modes["config.json"]}, modes
+    umask = os.umask(0)
+    os.umask(umask)
+    assert modes["config.json"] & 0o777 == 0o666 & ~umask
+
+
 def test_non_contiguous_parameters_are_written_in_the_right_order(tmp_path: pathlib.Path) -> None:
     config, params = load_pretrained(write_checkpoint(tmp_path / "a", GQA, tensors_of(GQA)))
     strided = jax.tree.map(lambda leaf: np.asfortranarray(np.asarray(leaf)), params)
@@ -183,15 +194,17 @@ def _no_space(*_: Any, **__: Any) -> None:
 
 
 @pytest.mark.parametrize("existing", [False, True])
-@pytest.mark.parametrize("step", ["save_file", "write_json", "save_scorer"])
+@pytest.mark.parametrize(
+    ("module", "step"), [(writing, "write_safetensors"), (writing, "write_json"), (pretrained, "save_scorer")]
+)
 def test_a_failed_save_leaves_what_was_there(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, existing: bool, step: str
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, existing: bool, module: Any, step: str
 ) -> None:
     config, params = load_pretrained(write_checkpoint(tmp_path / "a", GQA, tensors_of(GQA)))
     if existing:
         save_pretrained(tmp_path / "b", config, params)
     before = {path.name: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
-    monkeypatch.setattr(pretrained, step, _no_space)
+    monkeypatch.setattr(module, step, _no_space)
     with pytest.raises(OSError, match="no space"):
         save_pretrained(tmp_path / "b", config, params, scorer={"kernel": jnp.ones((3,))})
     assert {path.name: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before

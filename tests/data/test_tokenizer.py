@@ -10,10 +10,11 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders, models, normalizers, processors
 
 from jaxrefine.data.arithmetic import generate
 from jaxrefine.data.tokenizer import BEGIN, END, PAD, FastTokenizer, Tokenizer, load_tokenizer, train_tokenizer
+
+from .small_tokenizers import llama, write
 
 
 def texts(num: int) -> list[str]:
@@ -34,22 +35,9 @@ def saved(tokenizer: FastTokenizer, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def sentencepiece_like(tmp_path: pathlib.Path) -> pathlib.Path:
-    """A directory as LLaMA-1/2 have it: a space put before every text, bytes as fall-back, BOS by post-processor."""
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "▁a", "ab", "▁ab"]
-    vocabulary = {piece: index for index, piece in enumerate(pieces)}
-    merges = [("▁", "a"), ("a", "b"), ("▁a", "b")]
-    backend = tokenizers.Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    backend.add_special_tokens(["<unk>", "<s>", "</s>"])
-    backend.save(str(tmp_path / "tokenizer.json"))
-    (tmp_path / "tokenizer_config.json").write_text(
-        json.dumps({"bos_token": {"content": "<s>"}, "eos_token": {"content": "</s>"}, "pad_token": None})
-    )
-    return tmp_path
+    """A directory as LLaMA-1/2 have it."""
+    names = {"bos_token": {"content": "<s>"}, "eos_token": {"content": "</s>"}, "pad_token": None}
+    return write(tmp_path, llama(), tokenizer_config=names)
 
 
 def test_it_is_what_the_library_asks_for(tokenizer: FastTokenizer) -> None:
@@ -141,7 +129,7 @@ def test_a_directory_without_tokenizer_json_goes_through_transformers(
     saved = json.loads(tokenizer.backend.to_str())["model"]
     (tmp_path / "vocab.json").write_text(json.dumps(saved["vocab"]))
     (tmp_path / "merges.txt").write_text("\n".join(" ".join(pair) for pair in saved["merges"]))
-    names = {"bos_token": BEGIN, "eos_token": END, "unk_token": END}
+    names = {"bos_token": BEGIN, "eos_token": END, "unk_token": END, "add_bos_token": True}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer", **names}))
     loaded = load_tokenizer(tmp_path)
     assert (loaded.bos_id, loaded.eos_id) == (tokenizer.bos_id, tokenizer.eos_id)

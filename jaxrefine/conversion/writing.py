@@ -1,0 +1,148 @@
+"""Model directories written: config.json and safetensors, one tensor in memory at a time, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.typing import DTypeLike
+
+from jaxrefine.artefacts.atomic import new_directory, write_json
+from jaxrefine.conversion.exporting import Outgoing, export, outgoing
+from jaxrefine.conversion.tensors import DTYPES, INDEX, SAFETENSORS
+from jaxrefine.models.weights import Rule
+
+CONFIG = "config.json"
+MAX_SHARD_BYTES = 5_000_000_000
+
+Tensors = Iterator[tuple[str, np.ndarray]]
+Layout = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
+"""Of one file: name -> dtype and shape, in the order of export."""
+
+
+def write_model(
+    directory: pathlib.Path,
+    attributes: Mapping[str, Any],
+    rules: Sequence[Rule],
+    leaves: Mapping[str, Any],
+    *,
+    model_type: str,
+    dtype: DTypeLike | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    finish: Callable[[pathlib.Path], None] = lambda _: None,
+    watch: Callable[[Tensors], Tensors] = lambda tensors: tensors,
+) -> None:
+    """Writes a model directory; it appears whole or not at all.
+
+    Args:
+      directory: its name; a model directory of that name is replaced, any other non-empty directory is refused.
+      attributes: of config.json.
+      rules: of the family.
+      leaves: our parameters by path: arrays, or what gives them when it is indexed or made an array.
+      model_type: what errors name.
+      dtype: of the stored weights; None keeps that of the parameters.
+      max_shard_bytes: larger models become several files with an index.
+      finish: gets the unfinished directory last, to put more into it.
+      watch: gets the tensors as they are written, to show progress.
+
+    Raises:
+      ValueError: a limit that is not positive, a value that the dtype cannot hold, a directory that is no model's.
+    """
+    if max_shard_bytes < 1:
+        raise ValueError(f"max_shard_bytes is {max_shard_bytes}; it must be positive")
+    check_replaceable(directory)
+    shapes = {path: np.shape(leaf) for path, leaf in leaves.items()}
+    files = plan(outgoing(rules, shapes, model_type), leaves, dtype, max_shard_bytes)
+    tensors = watch(export(rules, leaves, dtype, model_type))
+    if jax.process_index():
+        for _ in tensors:  # every process takes part in gathering, one of them writes
+            pass
+    else:
+        with new_directory(directory) as unfinished:
+            write_json(unfinished / CONFIG, attributes)
+            for file, layout in files:
+                write_safetensors(unfinished / file, layout, tensors)
+            for name, _ in tensors:  # none is left; asking ends whoever watches
+                raise AssertionError(f"tensor {name!r} is in no file")
+            if len(files) > 1:
+                weight_map = {name: file for file, layout in files for name in layout}
+                index = {"metadata": {"total_size": total_bytes(files)}, "weight_map": weight_map}
+                write_json(unfinished / (SAFETENSORS + INDEX), index)
+            finish(unfinished)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"write_model {directory.name}")
+
+
+def check_replaceable(directory: pathlib.Path) -> None:
+    """What the directory replaces is nothing, empty, or a model directory.
+
+    Raises:
+      ValueError: it is anything else.
+    """
+    empty = not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
+    if not empty and not (directory / CONFIG).is_file():
+        raise ValueError(f"{directory} is there and holds no {CONFIG}: it is no model directory, and is not replaced")
+
+
+def plan(
+    tensors: Sequence[Outgoing], leaves: Mapping[str, Any], dtype: DTypeLike | None, max_shard_bytes: int
+) -> list[tuple[str, Layout]]:
+    """The files to write, in order: (file name, what it holds, in the order of export)."""
+    shards: list[Layout] = [{}]
+    size = 0
+    for one in tensors:
+        stored = jnp.dtype(leaves[one.rules[0].ours].dtype if dtype is None else dtype)
+        more = math.prod(one.shape) * stored.itemsize
+        for name in one.names:
+            if shards[-1] and size + more > max_shard_bytes:
+                shards.append({})
+                size = 0
+            shards[-1][name] = (stored, one.shape)
+            size += more
+    if len(shards) == 1:
+        return [(SAFETENSORS, shards[0])]
+    stem, suffix = os.path.splitext(SAFETENSORS)
+    return [(f"{stem}-{i:05d}-of-{len(shards):05d}{suffix}", shard) for i, shard in enumerate(shards, 1)]
+
+
+def total_bytes(files: Sequence[tuple[str, Layout]]) -> int:
+    """Bytes of all tensors of planned files."""
+    return sum(math.prod(shape) * dtype.itemsize for _, layout in files for dtype, shape in layout.values())
+
+
+def write_safetensors(path: pathlib.Path, layout: Layout, tensors: Tensors) -> None:
+    """One file, from the next tensors, each of which is written before the next is asked for.
+
+    Args:
+      path: its name.
+      layout: what the file will hold.
+      tensors: at least those, in that order, contiguous.
+
+    Raises:
+      ValueError: a tensor that is not what the layout says.
+    """
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (dtype, shape) in layout.items():
+        start, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": names[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    content += b" " * (-len(content) % 8)
+    with open(path, "wb") as file:
+        file.write(len(content).to_bytes(8, "little") + content)
+        for wanted, (dtype, shape) in layout.items():
+            name, value = next(tensors)
+            if (name, value.dtype, value.shape) != (wanted, dtype, shape):
+                raise ValueError(
+                    f"{path}: {name!r} {value.dtype} {value.shape} where {wanted!r} {dtype} {shape} belongs"
+                )
+            file.write(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
