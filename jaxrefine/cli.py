@@ -1,4 +1,4 @@
-"""The command line: ``jaxrefine run CONFIG``, ``jaxrefine show CONFIG``.
+"""The command line: ``jaxrefine run CONFIG``, ``show CONFIG``, ``inspect DIR``, ``convert SRC DST``.
 
 It imports what a command needs when the command runs: help and mistakes answer at once, before jax is imported.
 """
@@ -83,6 +83,42 @@ def show(arguments: list[str]) -> int:
     return 0
 
 
+def inspect(arguments: list[str]) -> int:
+    """``inspect DIR``: family, mechanisms, parameters and memory of a model directory."""
+    _, (directory,) = _options("inspect", arguments, ("DIR",))
+    from jaxrefine.conversion.inspection import inspect as describe  # after the mistakes: it imports jax
+
+    try:
+        _say(describe(pathlib.Path(directory)))
+    except (ValueError, OSError) as error:
+        raise config.ConfigError(str(error)) from error
+    return 0
+
+
+def convert(arguments: list[str]) -> int:
+    """``convert SRC DST [--to …] [--dtype …] [--verify]``: a model directory in another layout or dtype."""
+    options, (source, destination) = _options(
+        "convert", arguments, ("SRC", "DST"), {"--to": True, "--dtype": True, "--verify": False}
+    )
+    from jaxrefine.conversion.convert import convert as run_conversion  # after the mistakes: it imports jax
+
+    try:
+        done = run_conversion(
+            pathlib.Path(source),
+            pathlib.Path(destination),
+            to=options.get("--to", "hf"),
+            dtype=options.get("--dtype"),
+            verify="--verify" in options,
+            say=_say,
+        )
+    except (ValueError, OSError) as error:
+        raise config.ConfigError(str(error)) from error
+    _say(f"{destination}: written")
+    if done.parity is not None or done.remark:
+        _say(str(done.parity) if done.parity is not None else done.remark)
+    return 0
+
+
 COMMANDS: dict[str, Command] = {
     "run": Command(
         function=run,
@@ -91,6 +127,14 @@ COMMANDS: dict[str, Command] = {
     ),
     "show": Command(
         function=show, arguments="CONFIG [--dotted.flag value …]", summary="print a config as a run would have it"
+    ),
+    "inspect": Command(
+        function=inspect, arguments="DIR", summary="print a model's family, mechanisms, parameters and memory"
+    ),
+    "convert": Command(
+        function=convert,
+        arguments="SRC DST [--to hf|orbax] [--dtype float32|bfloat16|float16] [--verify]",
+        summary="write a model in another layout or dtype; --verify compares its logits with transformers",
     ),
 }
 
@@ -120,6 +164,35 @@ def _parse(command: str, arguments: list[str]) -> tuple[str, list[str], str | No
         usage = f"jaxrefine {command} {COMMANDS[command].arguments}"
         raise config.ConfigError(f"which config? A Python file, or one of: {known}\nusage: {usage}")
     return name, flags, workdir
+
+
+def _options(
+    command: str, arguments: list[str], names: tuple[str, ...], flags: dict[str, bool] | None = None
+) -> tuple[dict[str, str], list[str]]:
+    """Flags (whether each takes a value) and exactly as many other words as there are names."""
+    usage = f"usage: jaxrefine {command} {COMMANDS[command].arguments}"
+    flags = flags or {}
+    options: dict[str, str] = {}
+    words: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        flag, _, value = argument.partition("=")
+        if argument in ("-h", "--help"):
+            _say(usage)
+            raise SystemExit(0)
+        if not argument.startswith("--"):
+            words.append(argument)
+        elif flag not in flags:
+            raise config.ConfigError(config.unknown_name(flag, flags, "flag") + f"\n{usage}")
+        elif flags[flag]:
+            options[flag] = value or next(rest, "")
+            if not options[flag]:
+                raise config.ConfigError(f"{flag} wants a value\n{usage}")
+        else:
+            options[flag] = ""
+    if len(words) != len(names):
+        raise config.ConfigError(f"{command} wants {' and '.join(names)}, not {len(words)} words\n{usage}")
+    return options, words
 
 
 def _help() -> str:

@@ -228,6 +228,11 @@ def override(config: C, argv: Sequence[str], *, prog: str = "jaxrefine run CONFI
         if given.startswith("--"):
             listed = dict.fromkeys(re.sub(r"\.\d+\.", ".N.", flag) for flag in flags)
             raise ConfigError(unknown_name(given.replace("_", "-"), flags, "flag", listed=listed))
+        before = argv[argv.index(unknown[0]) - 1].replace("_", "-") if unknown[0] in argv[1:] else ""
+        if isinstance(flatten(config).get(before.removeprefix("--").replace("-", "_")), bool):
+            stem, _, name = before.removeprefix("--").rpartition(".")
+            off = f"--{stem}.no-{name}" if stem else f"--no-{name}"
+            raise ConfigError(f"unexpected argument {given!r}: {before} is a switch, no value; {off} turns it off")
         raise ConfigError(f"unexpected argument {given!r}: every override is a flag, --dotted.path value")
     return changed
 

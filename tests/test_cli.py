@@ -104,7 +104,7 @@ def test_a_run_with_another_config_in_the_same_directory_names_the_change(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (["rnu", "toy/tiny"], ["'rnu'", "did you mean 'run'", "Allowed: run, show"]),
+        (["rnu", "toy/tiny"], ["'rnu'", "did you mean 'run'", "Allowed: convert, inspect, run, show"]),
         (["run", "toy/tyni"], ["'toy/tyni'", "did you mean 'toy/tiny'"]),
         (["run"], ["which config?", "toy/tiny", "usage: jaxrefine run CONFIG"]),
         (["run", "--steps", "3", "toy/tiny"], ["the config comes before its flags"]),
@@ -115,6 +115,12 @@ def test_a_run_with_another_config_in_the_same_directory_names_the_change(
         (["run", "toy/tiny", "--workdir"], ["--workdir wants a directory"]),
         (["run", "toy/tiny", "--workdir", "--steps", "3"], ["--workdir wants a directory"]),
         (["show", "toy/tiny", "--workdir", "x"], ["show takes no --workdir"]),
+        (["inspect"], ["inspect wants DIR, not 0 words", "usage: jaxrefine inspect DIR"]),
+        (["convert", "a"], ["convert wants SRC and DST, not 1 words", "--to hf|orbax"]),
+        (["convert", "a", "b", "--too", "hf"], ["'--too'", "did you mean '--to'"]),
+        (["convert", "a", "b", "--to"], ["--to wants a value"]),
+        (["convert", "no/such", "b"], ["no/such: no such directory"]),
+        (["convert", "no/such", "b", "--to", "hff"], ["'hff'", "did you mean 'hf'"]),
     ],
 )
 def test_a_mistake_is_explained_before_anything_runs(
@@ -148,8 +154,8 @@ def test_help_lists_the_commands_and_the_shipped_configs(capsys: pytest.CaptureF
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert "  toy/tiny" in shown
-    for command in cli.COMMANDS:
-        assert f"  {command} CONFIG" in shown
+    for name, command in cli.COMMANDS.items():
+        assert f"  {name} {command.arguments}" in shown
 
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]):

@@ -249,3 +249,11 @@ def test_a_description_survives_json():
     import json
 
     assert config.changes(json.loads(json.dumps(config.describe(EXPERIMENT))), EXPERIMENT) == []
+
+
+@pytest.mark.parametrize("value", ["True", "false", "1"])
+def test_a_switch_with_a_value_is_told_how_it_is_set(value: str):
+    with pytest.raises(config.ConfigError, match=rf"'{value}': --shuffle is a switch.*--no-shuffle turns it off"):
+        config.override(EXPERIMENT, ["--shuffle", value])
+    assert not config.override(EXPERIMENT, ["--no-shuffle"]).shuffle
+    assert config.override(EXPERIMENT, ["--shuffle"]).shuffle
