@@ -110,14 +110,16 @@ def _facts(comparison: Comparison) -> str:
 def _footnotes(comparison: Comparison) -> list[str]:
     lines = [f"{METRICS[name].title}: {NOTHING} {reason}" for name, reason in comparison.unavailable.items()]
     lines += [f"{name} was left out: {reason}" for name, reason in comparison.left_out.items()]
-    detectable = {
-        METRICS[metric].title: max(
-            (row.quality[metric].smallest_detectable or 0.0 for row in comparison.rows if row.name != START),
-            default=0.0,
-        )
+    measured = {
+        METRICS[metric].title: [
+            row.quality[metric].smallest_detectable
+            for row in comparison.rows
+            if row.name not in (START, comparison.control)
+        ]
         for metric in comparison.metrics
     }
-    found = ", ".join(f"{name} {100 * size:.1f}" for name, size in detectable.items() if math.isfinite(size))
+    worst = {name: max(size for size in sizes if size is not None) for name, sizes in measured.items() if any(sizes)}
+    found = ", ".join(f"{name} {100 * size:.1f}" for name, size in worst.items() if math.isfinite(size))
     if found:
         lines.append(
             "Smallest difference that this run could have detected (power 80 %, the worst variant), in points: " + found

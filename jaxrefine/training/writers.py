@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -95,7 +96,7 @@ class WandbWriter:
 
         directory.mkdir(parents=True, exist_ok=True)
         file = directory / "run_id"
-        run_id = file.read_text() if after_step and file.exists() else wandb.util.generate_id()
+        run_id = file.read_text() if after_step and file.exists() else secrets.token_hex(4)
         file.write_text(run_id)
         self._run: Any = wandb.init(id=run_id, resume="allow", dir=str(directory))
 

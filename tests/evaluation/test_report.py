@@ -49,6 +49,13 @@ def test_every_row_of_a_markdown_table_has_the_cells_of_its_head(comparison: Com
         assert {row.count("|") for row in rows} == {cells}
 
 
+def test_without_another_variant_nothing_is_said_of_detectable_differences(comparison: Comparison) -> None:
+    alone = [unit for unit in make_units() if unit.variant == "mle"]
+    text = markdown(compare(alone, control="mle", start=make_start(), facts={}, num_resamples=50), figures={})
+    assert "could have detected" in markdown(comparison, figures={})
+    assert "could have detected" not in text
+
+
 @pytest.mark.parametrize("width", [80, 160])
 def test_the_table_fits_the_terminal(comparison: Comparison, width: int) -> None:
     screen = io.StringIO()

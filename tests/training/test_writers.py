@@ -76,3 +76,17 @@ def test_tensorboard_gets_an_event_file(tmp_path):
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert b"loss" in events.read_bytes()
     assert b"nothing" not in events.read_bytes()
+
+
+def test_a_resumed_run_goes_on_in_the_same_wandb_run(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="the extra is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for after_step in (0, 1):
+        for writer in open_writers(["wandb"], tmp_path, after_step=after_step):
+            writer.write(after_step + 1, {"loss": 0.5, "nothing": float("nan")})
+            writer.close()
+    runs = sorted((tmp_path / "wandb").rglob("run-*.wandb"))
+    run_id = (tmp_path / "wandb" / "run_id").read_text()
+    assert [path.name for path in runs] == [f"run-{run_id}.wandb"] * 2
+    assert all(b"loss" in path.read_bytes() and b"nothing" not in path.read_bytes() for path in runs)
