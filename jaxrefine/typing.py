@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int, Key, PyTree
+from jaxtyping import Bool, Float, Int, Integer, Key, PyTree
 
 Array = jax.Array | np.ndarray
 """Either kind of array: functions of shapes and values do not care which side of the device they run on."""
@@ -26,4 +26,4 @@ Params = PyTree[Any]
 
 Scalar = Float[Array, ""]
 
-__all__ = ["Array", "Bool", "Float", "Int", "Key", "Params", "PyTree", "Scalar"]
+__all__ = ["Array", "Bool", "Float", "Int", "Integer", "Key", "Params", "PyTree", "Scalar"]

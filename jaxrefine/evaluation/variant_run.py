@@ -23,8 +23,10 @@ from jaxrefine.evaluation.variant_scoring import GroupScorer
 from jaxrefine.evaluation.variant_settings import Settings, Variant
 from jaxrefine.evaluation.variant_training import Training, batches, layout
 from jaxrefine.losses import LOSSES
+from jaxrefine.models.lora import init_adapters
 from jaxrefine.sampling.generate import iterate
 from jaxrefine.sampling.policies import Greedy, Policy
+from jaxrefine.scoring.adapted import AdaptedObjective, freeze
 from jaxrefine.scoring.objectives import Objective, make_objective, offers
 from jaxrefine.training.loop import TrainConfig, fit
 from jaxrefine.training.optimizer import Optimizer, make_optimizer
@@ -38,6 +40,8 @@ class _Compiled:
     """What the seeds of one variant share."""
 
     objective: Objective
+    trained: Objective | AdaptedObjective
+    """What the step trains: the objective, or adapters of it."""
     optimizer: Optimizer
     step: Step
 
@@ -59,6 +63,8 @@ class Runner:
         self._compiled: dict[str, _Compiled] = {}
         self._scorers: dict[bool, GroupScorer] = {}
         self._layouts: dict[bool, PackingConfig] = {}
+        tuning = settings.tuning
+        self._frozen = freeze(base.params, tuning.base) if tuning.parameters == "adapters" else None
 
     def run(self, variant: Variant, seed: int, *, keep: Path | None = None) -> dict[str, Any]:
         """Trains and measures; returns the unit's record for the journal.
@@ -99,18 +105,24 @@ class Runner:
         params: Params = {"model": base.params}
         if variant.objective.scorer in _WITH_PARAMETERS:
             params = init_params(compiled.objective, key, loader[0], mesh=base.mesh, pretrained=base.params)
+        if self._frozen is not None:
+            del params["model"]
+            params["adapters"] = init_adapters(jax.random.fold_in(key, 1), base.params, settings.tuning.lora)
         history: list[Mapping[str, float]] = []
         state = fit(
-            compiled.objective,
+            compiled.trained,
             params,
             loader,
             self._train_config(variant),
+            frozen=self._frozen,
             mesh=base.mesh,
             train_step=compiled.step,
             optimizer=compiled.optimizer,
             on_metrics=lambda _, record: history.append(record),
             description=f"{variant.name}, seed {seed}",
         )
+        if isinstance(compiled.trained, AdaptedObjective):
+            return compiled.trained.plain_params(state.params, state.frozen), history, compiled.step
         return state.params, history, compiled.step
 
     def _prepared(self, variant: Variant) -> _Compiled:
@@ -118,8 +130,10 @@ class Runner:
             config = self._train_config(variant)
             objective = make_objective(variant.objective, self._base.decoder)
             optimizer = make_optimizer(config.optimizer, config.steps)
-            step = make_train_step(objective, optimizer, mesh=self._base.mesh)
-            self._compiled[variant.name] = _Compiled(objective, optimizer, step)
+            adapted = self._settings.tuning.parameters == "adapters"
+            trained = AdaptedObjective(objective, self._settings.tuning.lora) if adapted else objective
+            step = make_train_step(trained, optimizer, mesh=self._base.mesh)
+            self._compiled[variant.name] = _Compiled(objective, trained, optimizer, step)
         return self._compiled[variant.name]
 
     def _train_config(self, variant: Variant) -> TrainConfig:

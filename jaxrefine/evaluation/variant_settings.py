@@ -12,6 +12,7 @@ from jaxrefine.data.groups import MLE_ON
 from jaxrefine.evaluation.variant_base import DType
 from jaxrefine.evaluation.variant_data import Lengths
 from jaxrefine.sampling.policies import Policy
+from jaxrefine.scoring.adapted import TuningConfig
 from jaxrefine.scoring.objectives import ObjectiveConfig
 from jaxrefine.sharding import MeshConfig
 from jaxrefine.training.optimizer import OptimizerConfig
@@ -88,6 +89,8 @@ class Settings:
         default_factory=lambda: OptimizerConfig(schedule="linear", warmup_share=0.1)
     )
     """For all variants, with the learning rate of each."""
+    tuning: TuningConfig = dataclasses.field(default_factory=TuningConfig)
+    """All parameters, or low-rank adapters; these want a learning rate some ten times as high."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     num_devices: int | None = None
     """How many of the devices that are there; None is all."""

@@ -18,8 +18,10 @@ from jaxrefine.models.choices import layer_choices
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.layers import Linear, kernel_init
 from jaxrefine.models.logits import LogitForm
+from jaxrefine.models.lora import ADAPTERS
 from jaxrefine.models.norms import make_norm
 from jaxrefine.models.positions import rope_tables
+from jaxrefine.models.quantized import QUANTIZED
 from jaxrefine.models.remat import rematerialized
 from jaxrefine.sharding import constrain
 from jaxrefine.typing import Array, Float, Int
@@ -71,8 +73,8 @@ class Decoder(nn.Module):
             self.embed_norm = make_norm(config, self.dtype, self.param_dtype)
         scanned = nn.scan(
             rematerialized(Layer, self.remat),
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
+            variable_axes={"params": 0, ADAPTERS: 0, QUANTIZED: 0},
+            split_rngs={"params": True, "dropout": True},
             in_axes=(0, 0, nn.broadcast, nn.broadcast),
             out_axes=0,
             length=config.num_layers,
@@ -132,26 +134,28 @@ class Decoder(nn.Module):
     def decode(
         self,
         tokens: Int[Array, "C N"],
-        step: Int[Array, ""],
+        step: Int[Array, "*each"],
         prompt_cache: KeyValues,
         lengths: Int[Array, " C"],
         candidate_cache: KeyValues,
+        read: int | None = None,
     ) -> tuple[Float[Array, "C N D"], KeyValues]:
         """Reads one more token of every candidate.
 
         Args:
           tokens: token number ``step`` of each candidate, counted from 0.
-          step: alike for all.
+          step: alike for all, or one each, [C N].
           prompt_cache: of ``prefill``.
           lengths: tokens of each prompt.
           candidate_cache: [L C N K R H] that holds ``step`` tokens of each candidate; R > step.
+          read: see ``decode_attend``.
 
         Returns:
           The hidden states that predict token ``step + 1``; the cache with this token in it.
         """
-        positions = jnp.broadcast_to((lengths + step)[:, None], tokens.shape)
+        positions = jnp.broadcast_to(jnp.asarray(lengths)[:, None] + step, tokens.shape)
         states = (prompt_cache, candidate_cache)
-        hidden, new = self._through(tokens, positions, decode_attend(lengths, step), states)
+        hidden, new = self._through(tokens, positions, decode_attend(lengths, step, read), states)
         return hidden, written(candidate_cache, new, step)
 
     def _through(self, tokens: Array, positions: Array, attend: Attend, states: Any) -> tuple[Array, Any]:

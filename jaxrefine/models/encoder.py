@@ -23,8 +23,10 @@ from jaxrefine.models.encoder_layers import (
     encoder_init,
 )
 from jaxrefine.models.layers import Linear
+from jaxrefine.models.lora import ADAPTERS
 from jaxrefine.models.norms import LayerNorm
 from jaxrefine.models.pooling import first_slots, pool, sequence_mask
+from jaxrefine.models.quantized import QUANTIZED
 from jaxrefine.models.relative import table_rows
 from jaxrefine.models.remat import rematerialized
 from jaxrefine.sharding import constrain
@@ -94,8 +96,8 @@ class Encoder(nn.Module):
             self.convolution_norm = Scale(config.width, self.param_dtype)
         scanned = nn.scan(
             rematerialized(EncoderLayer, self.remat),
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
+            variable_axes={"params": 0, ADAPTERS: 0, QUANTIZED: 0},
+            split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast),
             length=config.num_layers,
         )

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxrefine.models.config import TransformerConfig
+from jaxrefine.models.lora import ADAPTERS
 from jaxrefine.models.norms import RMSNorm
+from jaxrefine.models.quantized import QUANTIZED, quantized_product
 from jaxrefine.sharding import constrain
 from jaxrefine.typing import Array, Float
 
@@ -40,7 +42,11 @@ def kernel_init(config: TransformerConfig, *, residual: bool = False) -> Initial
 
 
 class Linear(nn.Module):
-    """y = x Wᵀ + b with W [out, in], as Hugging Face stores it."""
+    """y = x Wᵀ + b with W [out, in], as Hugging Face stores it.
+
+    W may lie quantised in the collection ``jaxrefine.models.quantized.QUANTIZED`` instead of ``params``; where the
+    collection ``jaxrefine.models.lora.ADAPTERS`` has something for this map, its product is added.
+    """
 
     features: int
     kernel_init: Initializer
@@ -51,12 +57,27 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
         """Applies the map in the compute dtype."""
-        kernel = self.param("kernel", self.kernel_init, (self.features, x.shape[-1]), self.param_dtype)
-        y = jnp.einsum("...i,oi->...o", x.astype(self.dtype), kernel.astype(self.dtype))
+        x = jnp.asarray(x, self.dtype)
+        if self.has_variable(QUANTIZED, "values"):
+            y = quantized_product(x, *(self.get_variable(QUANTIZED, name) for name in ("values", "scales")))
+        else:
+            kernel = self.param("kernel", self.kernel_init, (self.features, x.shape[-1]), self.param_dtype)
+            y = jnp.einsum("...i,oi->...o", x, kernel.astype(self.dtype))
+        if self.has_variable(ADAPTERS, "a"):
+            y = y + self._adapted(x)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
             y = y + jnp.expand_dims(bias.astype(self.dtype), tuple(range(y.ndim - 1)))
         return y
+
+    def _adapted(self, x: Array) -> Array:
+        """The low-rank product; its input is dropped out where there is a rate, and a key to draw with."""
+        if self.has_variable(ADAPTERS, "rate") and self.has_rng("dropout"):
+            kept = 1.0 - jnp.asarray(self.get_variable(ADAPTERS, "rate"))
+            mask = jax.random.bernoulli(self.make_rng("dropout"), kept, x.shape)
+            x = jnp.where(mask, x / kept.astype(x.dtype), jnp.zeros((), x.dtype))
+        a, b = (jnp.asarray(self.get_variable(ADAPTERS, name), self.dtype) for name in ("a", "b"))
+        return jnp.einsum("...r,or->...o", jnp.einsum("...i,ri->...r", x, a), b)
 
 
 class FeedForward(nn.Module):

@@ -107,7 +107,7 @@ class Checkpoints:
         """Starts to write one step; returns as soon as the state may be donated.
 
         Args:
-            state: arrays on the devices.
+            state: arrays on the devices; what it holds frozen is not written.
             data: the loader's position: JSON values, or bytes.
             metrics: of ``evaluate`` at this step; needed to compete for the best.
         """
@@ -115,9 +115,10 @@ class Checkpoints:
         step = int(state.step)
         ranked = metrics if metrics and self.config.keep_best in metrics else None
         self._in_flight = step
+        saved = ocp.args.StandardSave(dataclasses.replace(state, frozen={}))
         self._manager.save(
             step,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(_pack(data))),
+            args=ocp.args.Composite(state=saved, data=ocp.args.JsonSave(_pack(data))),
             metrics=dict(ranked) if ranked else None,
             force=True,
         )
@@ -151,7 +152,8 @@ class Checkpoints:
         """The newest whole checkpoint (or a named one) and its data position; None if there is none at all.
 
         Args:
-            like: shapes, types and shardings to restore into, arrays or ``ShapeDtypeStruct``s.
+            like: shapes, types and shardings to restore into, arrays or ``ShapeDtypeStruct``s; what it holds frozen
+                comes back as it is there.
             step: a committed step; None tries the newest first and goes back past damaged ones.
 
         Raises:
@@ -189,7 +191,7 @@ class Checkpoints:
 
     def _restore(self, like: TrainState, step: int) -> tuple[TrainState, Any]:
         sealed = self._verify(step)
-        target = abstract(like)
+        target = abstract(dataclasses.replace(like, frozen={}))
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore())
         try:
             found = _shapes(self._manager.item_metadata(step)["state"].tree)
@@ -203,7 +205,7 @@ class Checkpoints:
             ) from error
         if restored is None:
             raise ValueError(f"the checkpoint of step {step} is of another run: {'; '.join(problems)}")
-        return restored["state"], _unpack(restored["data"])
+        return dataclasses.replace(restored["state"], frozen=like.frozen), _unpack(restored["data"])
 
     def _verify(self, step: int) -> bool:
         """Whether the step had digests to compare with; raises where one differs."""

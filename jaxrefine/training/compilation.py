@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from jaxrefine.data.batch import PackedBatch
 from jaxrefine.sharding import batch_sharding, param_shardings, replicated
-from jaxrefine.training.state import abstract
+from jaxrefine.training.state import TrainState, abstract
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,15 @@ class CompiledStep:
     """XLA's own figure for one device: arguments, outputs and temporaries, less what is donated."""
     flops: float
     """XLA's count for one device; loops are counted once."""
+
+
+def _apart(tree: Any) -> tuple[Any, Any]:
+    """A tree without what it holds frozen, and that: it is never donated, so it is never copied and never lost."""
+    return (dataclasses.replace(tree, frozen={}), tree.frozen) if isinstance(tree, TrainState) else (tree, {})
+
+
+def _together(tree: Any, frozen: Any) -> Any:
+    return dataclasses.replace(tree, frozen=frozen) if isinstance(tree, TrainState) else tree
 
 
 class Step:
@@ -50,7 +59,9 @@ class Step:
 
     def __call__(self, tree: Any, batch: PackedBatch) -> Any:
         """The function's own result; the first call with a new shape of batch compiles."""
-        return self.compile(tree, batch).call(tree, batch)
+        changing, frozen = _apart(tree)
+        result = self.compile(tree, batch).call(changing, frozen, batch)
+        return (_together(result[0], frozen), *result[1:]) if self._donate else result
 
     def compile(self, tree: Any, batch: PackedBatch) -> CompiledStep:
         """The executable for these shapes: made now, or found. Arrays and ``ShapeDtypeStruct``s will do."""
@@ -63,16 +74,24 @@ class Step:
     def _compile(self, tree: Any, batch: PackedBatch) -> CompiledStep:
         start = time.perf_counter()
         tree = abstract(tree)
-        shardings = jax.tree.map(lambda x, by_rule: x.sharding or by_rule, tree, param_shardings(tree, self.mesh))
+        place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
+        by_rule = param_shardings(tree, self.mesh)
+        placed = jax.tree.map(lambda x, sharding: place(x, x.sharding or sharding), tree, by_rule)
+        changing, frozen = _apart(placed)
+        shardings = jax.tree.map(lambda x: x.sharding, changing)
+
+        def function(changing: Any, frozen: Any, batch: PackedBatch) -> Any:
+            result = self._function(_together(changing, frozen), batch)
+            return (_apart(result[0])[0], *result[1:]) if self._donate else result
+
         jitted = jax.jit(
-            self._function,
+            function,
             donate_argnums=(0,) if self._donate else (),
             out_shardings=(shardings, replicated(self.mesh)) if self._donate else replicated(self.mesh),
         )
-        place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
         rows = batch_sharding(self.mesh, leading=1)
         with jax.set_mesh(self.mesh):
-            lowered = jitted.lower(jax.tree.map(place, tree, shardings), jax.tree.map(lambda x: place(x, rows), batch))
+            lowered = jitted.lower(changing, frozen, jax.tree.map(lambda x: place(x, rows), batch))
         call = lowered.compile(compiler_options=self._compiler_options or None)
         memory, cost = call.memory_analysis(), call.cost_analysis() or {}
         peak = 0

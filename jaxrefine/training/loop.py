@@ -84,6 +84,7 @@ def fit(
     config: TrainConfig,
     workdir: Path | None = None,
     *,
+    frozen: Params | None = None,
     mesh: Mesh | None = None,
     train_step: Step | None = None,
     optimizer: Optimizer | None = None,
@@ -100,6 +101,8 @@ def fit(
         loader: batches of this process's rows; its iterator may have ``get_state`` and ``set_state``.
         config: lengths, optimiser, mesh, checkpoints.
         workdir: gets ``metrics.jsonl`` and ``checkpoints/``; None keeps everything in memory.
+        frozen: weights that the objective reads beside its parameters and that stay as they are (see
+            ``AdaptedObjective``); no checkpoint holds them.
         mesh: instead of ``config.mesh`` over all devices.
         train_step: a compiled step to use again for the next seed; with the same objective, optimiser and mesh.
         optimizer: the one of ``train_step``; None: made from ``config.optimizer``.
@@ -114,7 +117,7 @@ def fit(
     Raises:
         Interrupted: (a SystemExit) SIGTERM or SIGINT came, and the state is committed; only with checkpoints.
         NonFiniteError: ``max_consecutive_bad_steps`` were reached.
-        ValueError: the loader ends early, or the checkpoint is of another run.
+        ValueError: the loader ends early, or the checkpoint is of another run or was made over other frozen weights.
     """
     if config.checkpoints and workdir is None:
         raise ValueError("train.checkpoints needs a workdir; give one, or checkpoints = None")
@@ -125,7 +128,7 @@ def fit(
         if config.checkpoints and workdir is not None:
             checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoints)
             stack.callback(checkpoints.close)
-        state, position = _begin(start, optimizer, config, mesh, checkpoints)
+        state, position = _begin(start, frozen, optimizer, config, mesh, checkpoints)
         first = int(state.step)
         if first >= config.steps:
             return state
@@ -172,16 +175,29 @@ def _due(step: int, every: int | None) -> bool:
 
 
 def _begin(
-    start: Any, optimizer: Optimizer, config: TrainConfig, mesh: Mesh, checkpoints: Checkpoints | None
+    start: Any,
+    frozen: Params | None,
+    optimizer: Optimizer,
+    config: TrainConfig,
+    mesh: Mesh,
+    checkpoints: Checkpoints | None,
 ) -> tuple[TrainState, Any]:
     """The newest checkpoint with its data position, or a fresh state."""
-    if checkpoints:
-        like = start if isinstance(start, TrainState) else abstract_state(start, optimizer, mesh=mesh)
-        if (restored := checkpoints.restore(like)) is not None:
-            return restored
     if isinstance(start, TrainState):
-        return start, None
-    return init_state(start, optimizer, jax.random.key(config.seed), mesh=mesh), None
+        fresh = start
+    elif checkpoints and not frozen and checkpoints.steps():
+        fresh = abstract_state(start, optimizer, mesh=mesh)  # its arrays would be made for nothing
+    else:
+        fresh = init_state(start, optimizer, jax.random.key(config.seed), mesh=mesh, frozen=frozen)
+    if checkpoints and (restored := checkpoints.restore(fresh)) is not None:
+        state, position = restored
+        if frozen and int(state.frozen_digest) != int(fresh.frozen_digest):
+            raise ValueError(
+                f"the checkpoint of step {int(state.step)} in {checkpoints.directory} was trained over other frozen "
+                "weights than those given; give the base it began with, or another workdir"
+            )
+        return state, position
+    return fresh, None
 
 
 class _Log:

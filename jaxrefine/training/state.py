@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import zlib
 from typing import Any
 
 import flax.struct
@@ -32,6 +33,20 @@ class TrainState:
     """Steps that left the weights alone, for a non-finite loss or gradient or for want of anything to learn."""
     num_bad_in_a_row: Int[Array, ""]
     """Non-finite steps since the last finite one."""
+    frozen_digest: Int[Array, ""]
+    """Of ``frozen``, so that a run goes on over the weights it began with; 0 where nothing is frozen."""
+    frozen: Params = flax.struct.field(default_factory=dict)
+    """Weights that the objective reads and no step changes: never differentiated, copied or saved."""
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the objective is applied to."""
+        return variables(self.params, self.frozen)
+
+
+def variables(params: Params, frozen: Params | None = None) -> dict[str, Any]:
+    """``{"params": …}``, and ``"frozen"`` where there is something."""
+    return {"params": params, "frozen": frozen} if frozen else {"params": params}
 
 
 def abstract(tree: Any) -> Any:
@@ -43,20 +58,23 @@ def abstract(tree: Any) -> Any:
     return jax.tree.map(leaf, tree)
 
 
-def abstract_state(params: Params, optimizer: Optimizer, *, mesh: Mesh) -> TrainState:
+def abstract_state(params: Params, optimizer: Optimizer, *, mesh: Mesh, frozen: Params | None = None) -> TrainState:
     """The shapes, types and shardings of the state that ``init_state`` makes, without making it."""
 
-    def make(params: Params) -> TrainState:
+    def make(params: Params, frozen: Params) -> TrainState:
         zero = jnp.zeros((), jnp.int32)
         masters = jax.tree.map(_master, params)
-        return TrainState(zero, masters, optimizer.init(masters), jax.random.key_data(jax.random.key(0)), zero, zero)
+        key = jax.random.key_data(jax.random.key(0))
+        return TrainState(zero, masters, optimizer.init(masters), key, zero, zero, zero, frozen)
 
-    shapes = jax.eval_shape(make, params)
+    shapes = jax.eval_shape(make, params, frozen or {})
     shardings = param_shardings(shapes, mesh)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 
 
-def init_state(params: Params, optimizer: Optimizer, key: Key[Array, ""], *, mesh: Mesh) -> TrainState:
+def init_state(
+    params: Params, optimizer: Optimizer, key: Key[Array, ""], *, mesh: Mesh, frozen: Params | None = None
+) -> TrainState:
     """A fresh train state on the mesh; ``params`` is copied, so it survives the donation of the state.
 
     Args:
@@ -64,8 +82,9 @@ def init_state(params: Params, optimizer: Optimizer, key: Key[Array, ""], *, mes
         optimizer: from ``make_optimizer``.
         key: the run's key.
         mesh: where to put it.
+        frozen: weights beside them that stay as they are, in their own dtypes; not copied where they are in place.
     """
-    shapes = abstract_state(params, optimizer, mesh=mesh)
+    shapes = abstract_state(params, optimizer, mesh=mesh, frozen=frozen)
 
     def put(x: Any, like: Any) -> Any:
         # The explicit copy: device_put shares a buffer that already lies on one of the devices, may_alias or not,
@@ -76,7 +95,30 @@ def init_state(params: Params, optimizer: Optimizer, key: Key[Array, ""], *, mes
     # Made sharded: the moments of a large model never exist on one device.
     moments = jax.jit(optimizer.init, out_shardings=jax.tree.map(lambda x: x.sharding, shapes.opt_state))(placed)
     scalar = functools.partial(put, np.zeros((), np.int32), shapes.step)
-    return TrainState(scalar(), placed, moments, put(jax.random.key_data(key), shapes.key), scalar(), scalar())
+    kept = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), frozen or {}, shapes.frozen)
+    digest = put(digest_of(kept), shapes.frozen_digest)
+    return TrainState(scalar(), placed, moments, put(jax.random.key_data(key), shapes.key), scalar(), scalar(), digest,
+                      kept)  # fmt: skip
+
+
+@jax.jit
+def digest_of(tree: Params) -> Int[Array, ""]:
+    """A number of all bits of a tree, by place and path, the same on any mesh; 0 of nothing.
+
+    Sums of whole numbers modulo 2^32, each multiplied by an odd number of its place: any one changed value shows.
+
+    >>> int(digest_of({})), bool(digest_of({"a": jnp.zeros(2)}) == digest_of({"b": jnp.zeros(2)}))
+    (0, False)
+    """
+    total = jnp.zeros((), jnp.uint32)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32)
+        place = jnp.zeros(bits.shape, jnp.uint32)
+        for axis, size in enumerate(bits.shape):
+            place = place * np.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+        mixed = (bits + np.uint32(1)) * (place * np.uint32(2654435762) + np.uint32(1))
+        total += jnp.sum(mixed, dtype=jnp.uint32) * np.uint32(zlib.crc32(path_of(path).encode()) | 1)
+    return jax.lax.bitcast_convert_type(total, jnp.int32)
 
 
 def _master(x: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 from jaxrefine.data.batch import PackedBatch
 from jaxrefine.training.compilation import Step
 from jaxrefine.training.optimizer import Optimizer
-from jaxrefine.training.state import TrainState
+from jaxrefine.training.state import TrainState, variables
 from jaxrefine.typing import Array, Float
 
 Metrics = dict[str, Any]
@@ -48,13 +49,13 @@ def _first(batch: PackedBatch) -> PackedBatch:
     return jax.tree.map(lambda x: x[0], batch)
 
 
-def _losses(objective: Any, batch: PackedBatch) -> tuple[dict[str, Any], Callable[..., Any]]:
+def _losses(objective: Any, frozen: Any, batch: PackedBatch) -> tuple[dict[str, Any], Callable[..., Any]]:
     """Global counts, and the function (params, microbatch, key) -> its part of the loss, (term sums, metric pairs)."""
     counts = jax.tree.map(lambda x: jnp.sum(x.astype(jnp.float32), 0), jax.vmap(objective.counts)(batch))
 
     def part(params: Any, rows: PackedBatch, key: Any) -> tuple[Any, tuple[Any, Any]]:
         rngs = None if key is None else {"dropout": key}
-        terms, metrics = objective.apply({"params": params}, rows, rngs=rngs)
+        terms, metrics = objective.apply(variables(params, frozen), rows, rngs=rngs)
         if terms.keys() != counts.keys():
             raise ValueError(f"objective gives terms {sorted(terms)}, but counts {sorted(counts)}")
         total = jnp.zeros((), jnp.float32)
@@ -96,7 +97,8 @@ def make_train_step(
 
     Args:
         objective: Flax module: ``apply({"params": …}, batch)`` gives ``{term: (sum, count, coefficient)}`` and
-            ``{metric: (sum, count)}``, and ``counts(batch)`` gives ``{term: count}``.
+            ``{metric: (sum, count)}``, and ``counts(batch)`` gives ``{term: count}``. What the state holds frozen is
+            handed to it beside ``"params"`` as ``"frozen"``.
         optimizer: from ``make_optimizer``.
         mesh: from ``sharding.make_mesh``.
         num_microbatches: A; gradients of A microbatches are summed before one update.
@@ -108,8 +110,8 @@ def make_train_step(
         ``num_skipped`` and ``num_bad_in_a_row`` (up to and including this step).
     """
 
-    def gradients(params: Any, batch: PackedBatch, key: Any) -> Any:
-        counts, part = _losses(objective, batch)
+    def gradients(params: Any, frozen: Any, batch: PackedBatch, key: Any) -> Any:
+        counts, part = _losses(objective, frozen, batch)
         grad = jax.value_and_grad(part, has_aux=True)
         if num_microbatches == 1:
             (loss, (sums, pairs)), grads = grad(params, _first(batch), key)
@@ -128,7 +130,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: PackedBatch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        loss, sums, counts, pairs, grads = gradients(state.params, batch, key)
+        loss, sums, counts, pairs, grads = gradients(state.params, state.frozen, batch, key)
         grad_norm = jnp.sqrt(sum(jnp.sum(jnp.square(grad)) for grad in jax.tree.leaves(grads)))
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         learns = sum(counts.values(), jnp.zeros((), jnp.float32)) > 0
@@ -136,11 +138,11 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         keep = lambda new, old: jnp.where(taken, new, old)  # noqa: E731
-        new = TrainState(
+        new = dataclasses.replace(
+            state,
             step=state.step + 1,
             params=jax.tree.map(keep, params, state.params),
             opt_state=jax.tree.map(keep, opt_state, state.opt_state),
-            key=state.key,
             num_skipped=state.num_skipped + 1 - taken.astype(jnp.int32),
             num_bad_in_a_row=jnp.where(finite, 0, state.num_bad_in_a_row + 1),
         )
@@ -157,13 +159,14 @@ def make_train_step(
 
 
 def make_eval_step(objective: Any, *, mesh: Mesh) -> Step:
-    """(params, batch [1 B …]) -> {name: (sum, count)}: add them up over batches, then divide.
+    """(params or a whole state, batch [1 B …]) -> {name: (sum, count)}: add them up over batches, then divide.
 
     Terms come as ``loss/<term>``; nothing is donated.
     """
 
-    def eval_step(params: Any, batch: PackedBatch) -> Metrics:
-        terms, pairs = objective.apply({"params": params}, _first(batch))
+    def eval_step(tree: Any, batch: PackedBatch) -> Metrics:
+        given = tree.variables if isinstance(tree, TrainState) else variables(tree)
+        terms, pairs = objective.apply(given, _first(batch))
         sums = {f"loss/{name}": (value, count) for name, (value, count, _) in terms.items()}
         return _as_floats(sums | pairs)
 

@@ -13,6 +13,7 @@ import pytest
 
 from jaxrefine.artefacts.stages import run_stages
 from jaxrefine.config import load, shipped
+from jaxrefine.conversion.pretrained import load_pretrained
 from jaxrefine.data.examples import Candidates
 from jaxrefine.data.readers import write_candidates
 from jaxrefine.evaluation import variant_base, variant_data, variant_run
@@ -20,6 +21,8 @@ from jaxrefine.evaluation.comparison import METRICS, START
 from jaxrefine.evaluation.variant_data import Lengths
 from jaxrefine.evaluation.variant_training import order
 from jaxrefine.evaluation.variants import LossVariants, Variant
+from jaxrefine.models.lora import LoraConfig
+from jaxrefine.scoring.adapted import TuningConfig
 from jaxrefine.scoring.objectives import ObjectiveConfig
 from jaxrefine.training.optimizer import OptimizerConfig
 from tests.evaluation.tiny_model import even_is_right, save_tiny_model
@@ -172,11 +175,18 @@ def test_scored_candidates_without_answers_are_compared_by_ranking_alone(model: 
 @pytest.mark.slow
 def test_right_and_wrong_candidates_with_answers_give_every_metric(model: Path, tmp_path: Path) -> None:
     file = own_file(tmp_path / "own.jsonl", labels=(1.0, 0.0, 0.0), answer="7")
-    settings = tiny(model, candidates=str(file), variants=(MLE, VERDICT), seeds=(3,), keep_weights=True)
+    tuning = TuningConfig(parameters="adapters", base="int8", lora=LoraConfig(rank=2, targets=("attention/query",)))
+    settings = tiny(model, candidates=str(file), variants=(MLE, VERDICT), seeds=(3,), keep_weights=True, tuning=tuning)
     metrics = run(settings, tmp_path / "run")
     assert not metrics["unavailable"]
     assert not metrics["left_out"]
-    assert (tmp_path / "run" / "05-variants" / "weights" / "verdict-3" / "config.json").is_file()
+    (_, before), (_, after) = (
+        load_pretrained(directory) for directory in (model, tmp_path / "run" / "05-variants" / "weights" / "verdict-3")
+    )
+    for name in ("key", "query"):  # rounded to 8 bits; and what was adapted has moved further than that
+        moved = np.abs(before["layers"]["attention"][name]["kernel"] - after["layers"]["attention"][name]["kernel"])
+        step = np.abs(before["layers"]["attention"][name]["kernel"]).max() / 127
+        assert (moved.max() > step) == (name == "query")
 
 
 def test_what_a_seed_draws_is_alike_for_all_variants_and_differs_between_seeds() -> None:
