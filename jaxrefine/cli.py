@@ -1,4 +1,4 @@
-"""The command line: ``jaxrefine run CONFIG``, ``show CONFIG``, ``inspect DIR``, ``convert SRC DST``.
+"""The command line: ``jaxrefine run CONFIG``, ``show CONFIG``, ``inspect SRC``, ``convert SRC DST``.
 
 It imports what a command needs when the command runs: help and mistakes answer at once, before jax is imported.
 """
@@ -84,8 +84,8 @@ def show(arguments: list[str]) -> int:
 
 
 def inspect(arguments: list[str]) -> int:
-    """``inspect DIR``: family, mechanisms, parameters and memory of a model directory."""
-    _, (directory,) = _options("inspect", arguments, ("DIR",))
+    """``inspect SRC``: family, mechanisms, parameters and memory of a model directory or a PaLM's .pt file."""
+    _, (directory,) = _options("inspect", arguments, ("SRC",))
     from jaxrefine.conversion.inspection import inspect as describe  # after the mistakes: it imports jax
 
     try:
@@ -96,10 +96,12 @@ def inspect(arguments: list[str]) -> int:
 
 
 def convert(arguments: list[str]) -> int:
-    """``convert SRC DST [--to …] [--dtype …] [--verify]``: a model directory in another layout or dtype."""
+    """``convert SRC DST [--to …] [--dtype …] [--verify]``: a model in another layout, family's layout or dtype."""
+    flags = {"--to": True, "--dtype": True, "--family": True, "--fold-scales": False, "--verify": False}
     options, (source, destination) = _options(
-        "convert", arguments, ("SRC", "DST"), {"--to": True, "--dtype": True, "--verify": False}
+        "convert", arguments, ("SRC", "DST"), flags | dict.fromkeys(_STATED, True)
     )
+    stated = {flag[2:].replace("-", "_"): _stated(flag, options[flag]) for flag in _STATED if flag in options}
     from jaxrefine.conversion.convert import convert as run_conversion  # after the mistakes: it imports jax
 
     try:
@@ -108,6 +110,9 @@ def convert(arguments: list[str]) -> int:
             pathlib.Path(destination),
             to=options.get("--to", "hf"),
             dtype=options.get("--dtype"),
+            family=options.get("--family"),
+            fold="--fold-scales" in options,
+            stated=stated,
             verify="--verify" in options,
             say=_say,
         )
@@ -117,6 +122,23 @@ def convert(arguments: list[str]) -> int:
     if done.parity is not None or done.remark:
         _say(str(done.parity) if done.parity is not None else done.remark)
     return 0
+
+
+_STATED: dict[str, Callable[[str], Any]] = {
+    "--gamma-offset": int,
+    "--xpos-base": lambda text: None if text == "none" else float(text),
+    "--qk-scale": float,
+    "--max-positions": int,
+}
+"""What nothing in some sources' files tells, and how it is read."""
+
+
+def _stated(flag: str, text: str) -> Any:
+    try:
+        return _STATED[flag](text)
+    except ValueError as error:
+        allowed = "a number" + (" or none" if flag == "--xpos-base" else "")
+        raise config.ConfigError(f"{flag} is {text!r}; allowed: {allowed}") from error
 
 
 COMMANDS: dict[str, Command] = {
@@ -129,11 +151,13 @@ COMMANDS: dict[str, Command] = {
         function=show, arguments="CONFIG [--dotted.flag value …]", summary="print a config as a run would have it"
     ),
     "inspect": Command(
-        function=inspect, arguments="DIR", summary="print a model's family, mechanisms, parameters and memory"
+        function=inspect, arguments="SRC", summary="print a model's family, mechanisms, parameters and memory"
     ),
     "convert": Command(
         function=convert,
-        arguments="SRC DST [--to hf|orbax] [--dtype float32|bfloat16|float16] [--verify]",
+        arguments="SRC DST [--to hf|orbax|palm] [--dtype float32|bfloat16|float16] [--verify]\n"
+        "      [--family NAME] [--fold-scales]\n"
+        "      [--gamma-offset 0|1] [--xpos-base N|none] [--qk-scale X] [--max-positions N]",
         summary="write a model in another layout or dtype; --verify compares its logits with transformers",
     ),
 }

@@ -115,7 +115,7 @@ def test_a_run_with_another_config_in_the_same_directory_names_the_change(
         (["run", "toy/tiny", "--workdir"], ["--workdir wants a directory"]),
         (["run", "toy/tiny", "--workdir", "--steps", "3"], ["--workdir wants a directory"]),
         (["show", "toy/tiny", "--workdir", "x"], ["show takes no --workdir"]),
-        (["inspect"], ["inspect wants DIR, not 0 words", "usage: jaxrefine inspect DIR"]),
+        (["inspect"], ["inspect wants SRC, not 0 words", "usage: jaxrefine inspect SRC"]),
         (["convert", "a"], ["convert wants SRC and DST, not 1 words", "--to hf|orbax"]),
         (["convert", "a", "b", "--too", "hf"], ["'--too'", "did you mean '--to'"]),
         (["convert", "a", "b", "--to"], ["--to wants a value"]),

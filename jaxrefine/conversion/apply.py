@@ -1,17 +1,14 @@
-"""Weight rules applied: which tensor fills which parameter, and one parameter read at a time."""
+"""Weight rules applied: which tensor fills which parameter, decided before a value is read."""
 
 from __future__ import annotations
 
 import functools
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.typing import DTypeLike
 
 from jaxrefine.config import unknown_name
 from jaxrefine.conversion.tensors import Tensor
@@ -211,85 +208,3 @@ def _check(tensor: Tensor, rule: Rule, shape: tuple[int, ...]) -> None:
         )
     if tensor.dtype not in READABLE:
         raise ValueError(f"tensor {tensor} has dtype {tensor.dtype}; allowed: {', '.join(READABLE)}")
-
-
-def read_parameter(
-    tensors: Sequence[Tensor],
-    rule: Rule,
-    shape: tuple[int, ...],
-    dtype: DTypeLike | None,
-    sharding: jax.sharding.Sharding | None,
-) -> jax.Array:
-    """One parameter onto its devices, from the slices of the file that this process's devices hold.
-
-    Args:
-      tensors: one a layer, or one; with heads in their names, one a head of each layer.
-      rule: theirs to ours.
-      shape: of the whole parameter.
-      dtype: of the result; None keeps the file's, if all layers have the same.
-      sharding: None puts it on the default device.
-
-    Returns:
-      The array, on its devices: at most this parameter was staged in host memory.
-    """
-    kinds = sorted({tensor.dtype for tensor in tensors})
-    if dtype is None and len(kinds) > 1:
-        raise ValueError(f"tensor {tensors[0]} and its like in other layers have dtypes {', '.join(kinds)}; give one")
-    target = jnp.dtype(kinds[0] if dtype is None else dtype)
-    staged: dict[tuple[tuple[int, int, int], ...], np.ndarray] = {}
-
-    def part(index: tuple[slice, ...] | None) -> np.ndarray:
-        index = (slice(None),) * len(shape) if index is None else index
-        spans = tuple(one.indices(size) for one, size in zip(index, shape, strict=True))
-        if spans not in staged:
-            staged[spans] = read_span(tensors, rule, shape, tuple(slice(*span) for span in spans), target)
-        return staged[spans]
-
-    if sharding is None:
-        array = jax.device_put(part(None))
-    else:
-        array = jax.make_array_from_callback(shape, sharding, part)
-    return jax.block_until_ready(array)
-
-
-def read_span(
-    tensors: Sequence[Tensor], rule: Rule, shape: tuple[int, ...], index: tuple[slice, ...], dtype: np.dtype[Any]
-) -> np.ndarray:
-    """Part of a parameter of that shape, in memory of its own, cast on the way."""
-    own = _aligned(tuple(len(range(one.start, one.stop)) for one in index), dtype)
-    stacked, rest = index[: rule.num_stacked], index[rule.num_stacked :]
-    for place in np.ndindex(own.shape[: rule.num_stacked]):
-        number = 0
-        for size, row, one in zip(shape, place, stacked, strict=False):
-            number = number * size + one.start + row
-        own[place] = _read_one(tensors[number], rule, rest)
-    return own
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """Memory that devices which share the host's take over as it is, without a copy: XLA wants 64 bytes."""
-    size = math.prod(shape) * dtype.itemsize
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size].view(dtype).reshape(shape)
-
-
-def _read_one(tensor: Tensor, rule: Rule, index: tuple[slice, ...]) -> np.ndarray:
-    """Slices of a parameter's share in one tensor."""
-    transform = rule.transform
-    if transform is None:
-        return _read_part(tensor, rule, index)
-    if transform.index is not None:
-        return transform.load(_read_part(tensor, rule, transform.index(index)))
-    return transform.load(_read_part(tensor, rule, (slice(None),) * len(tensor.shape)))[index]
-
-
-def _read_part(tensor: Tensor, rule: Rule, index: tuple[slice, ...]) -> np.ndarray:
-    """The same before any transform; of several parameters in one tensor, only this one's rows are read."""
-    part = rule.part
-    if part is None:
-        return tensor.read(index)
-    axis = part.axis
-    start, stop, _ = index[axis].indices(part.width)
-    runs = [tensor.read((*index[:axis], slice(*run), *index[axis + 1 :])) for run in part.spans(start, stop)]
-    return runs[0] if len(runs) == 1 else np.concatenate(runs, axis=axis)

@@ -36,6 +36,8 @@ from jaxrefine.typing import Params
 
 SCORE = Rule("score.weight", "scorer/kernel")
 CLASSIFIER = "ForSequenceClassification"
+_IRREGULAR = {"Gemma3ForCausalLM": f"Gemma3Text{CLASSIFIER}"}
+"""The class without "Text" is for the model that sees."""
 
 
 def is_classifier(attributes: Mapping[str, Any]) -> bool:
@@ -176,6 +178,8 @@ def architecture(attributes: Mapping[str, Any], family: str) -> str:
     'GPT2ForSequenceClassification'
     """
     (name,) = attributes["architectures"]
+    if name in _IRREGULAR:
+        return _IRREGULAR[name]
     for suffix in ("ForCausalLM", "LMHeadModel"):
         if name.endswith(suffix):
             return name.removesuffix(suffix) + CLASSIFIER

@@ -6,7 +6,7 @@ permuted. Shards are concatenated along the axis that each map was split over.
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import os
 import pathlib
 import re
@@ -22,8 +22,7 @@ from jaxrefine.artefacts.atomic import read_json
 from jaxrefine.config import unknown_name
 from jaxrefine.conversion.apply import abstract_params
 from jaxrefine.conversion.pretrained import assigned_parameters
-from jaxrefine.conversion.tensors import Tensor
-from jaxrefine.conversion.torch_pickle import TorchFile
+from jaxrefine.conversion.tensors import Tensor, open_torch
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.families.attributes import flag, integer, number
 from jaxrefine.models.families.llama import LLAMA
@@ -135,13 +134,7 @@ def _open_shards(directory: pathlib.Path) -> list[dict[str, Tensor]]:
         raise FileNotFoundError(f"{directory}: shards must be {', '.join(wanted)}; there: {there}")
     shards = []
     for path in paths:
-        file = TorchFile(path)
-        shards.append(
-            {
-                name: Tensor(name, path, found.dtype.name, found.shape, functools.partial(file.read, name))
-                for name, found in file.tensors.items()
-            }
-        )
+        shards.append(open_torch(path))
         for name in sorted(set(shards[0]) ^ set(shards[-1])):
             raise ValueError(f"{path}: tensor {name!r} is in one shard only, of {paths[0].name} and {path.name}")
     return shards
@@ -155,10 +148,13 @@ def _joined(name: str, shards: list[Tensor], axis: int | None, heads: int | None
         if not same or any(a != b for i, (a, b) in enumerate(zip(shard.shape, first.shape, strict=True)) if i != axis):
             raise ValueError(f"tensor {shard} has shape {list(shard.shape)} and dtype {shard.dtype}; {first} differs")
     if axis is None:
-        return Tensor(name, first.file, first.dtype, first.shape, first.read)
+        return dataclasses.replace(first, name=name)
     shape = tuple(sum(s.shape[i] for s in shards) if i == axis else n for i, n in enumerate(first.shape))
     if heads is not None and (len(shape) != 2 or shape[0] % (2 * heads)):
         raise ValueError(f"tensor {first} has, of all shards, shape {list(shape)}: not {heads} heads of an even width")
+
+    if len(shards) == 1 and heads is None:
+        return dataclasses.replace(first, name=name)
 
     def read(slices: tuple[slice, ...]) -> np.ndarray:
         parts = [shard.read((slice(None),) * len(shape)) for shard in shards]

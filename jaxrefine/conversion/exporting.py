@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from jax.typing import DTypeLike
 
 from jaxrefine.conversion.apply import READABLE, chosen_rules, sharing_rules
+from jaxrefine.conversion.reading import fill
 from jaxrefine.models.weights import Rule
 
 
@@ -60,7 +61,7 @@ def export(
         if rule.part is None:
             whole = _fetch(params[rule.ours])
             for name, place in zip(one.names, np.ndindex(shape[: rule.num_stacked]), strict=True):
-                yield name, _cast(_saved(rule, whole[place]), dtype, name)
+                yield name, cast(_saved(rule, whole[place]), dtype, name)
             continue
         for name, place in zip(one.names, np.ndindex(shape[: rule.num_stacked]), strict=True):
             yield name, _merged(one, {rule.ours: _fetch(params[rule.ours][place]) for rule in one.rules}, dtype, name)
@@ -72,7 +73,7 @@ def _saved(rule: Rule, value: np.ndarray) -> np.ndarray:
 
 def _merged(one: Outgoing, values: Mapping[str, np.ndarray], dtype: DTypeLike | None, name: str) -> np.ndarray:
     """The tensor that several parameters fill."""
-    pieces = [_cast(_saved(rule, values[rule.ours]), dtype, name) for rule in one.rules]
+    pieces = [cast(_saved(rule, values[rule.ours]), dtype, name) for rule in one.rules]
     kinds = sorted({piece.dtype.name for piece in pieces})
     if len(kinds) > 1:
         raise ValueError(f"the parameters of tensor {name!r} have dtypes {', '.join(kinds)}; give one")
@@ -94,16 +95,22 @@ def _fetch(array: Any) -> np.ndarray:
     return np.asarray(array)
 
 
-def _cast(value: np.ndarray, dtype: DTypeLike | None, name: str) -> np.ndarray:
+def cast(value: np.ndarray, dtype: DTypeLike | None, name: str) -> np.ndarray:
+    """A contiguous copy in that dtype, or in its own.
+
+    Raises:
+      ValueError: a dtype that is not for weights, a value that the dtype cannot hold; names the tensor.
+    """
     target = value.dtype if dtype is None else jnp.dtype(dtype)
     if target.name not in READABLE:
         raise ValueError(
             f"parameter of tensor {name!r} is to be written as {target.name}; allowed: {', '.join(READABLE)}"
         )
     with np.errstate(over="ignore"):
-        cast = np.ascontiguousarray(value.astype(target))
-    if target.name == "float16" and not np.isfinite(cast).all() and np.isfinite(value).all():
+        filled = np.empty(value.shape, target)
+        fill(filled, value)
+    if target.name == "float16" and not np.isfinite(filled).all() and np.isfinite(value).all():
         raise ValueError(
             f"tensor {name!r} holds {np.abs(value).max()}, more than float16 can; write bfloat16 or float32"
         )
-    return cast
+    return filled

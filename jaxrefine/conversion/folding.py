@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.typing import Params
 
 
-def fold_scales(config: TransformerConfig, params: Params) -> tuple[TransformerConfig, Params]:
+def has_scales(config: TransformerConfig) -> bool:
+    """Whether ``fold_scales`` has anything to fold."""
+    scales = (config.embed_scale, config.position_scale, config.logit_scale)
+    return config.attention_scale is not None or any(scale != 1 for scale in scales)
+
+
+def fold_scales(
+    config: TransformerConfig, params: Params, *, dtype: DTypeLike | None = None
+) -> tuple[TransformerConfig, Params]:
     """The same logits from a model without scales on embeddings, scores and logits.
 
     The keys take what the scores' scale is beyond 1/sqrt(H), both embeddings take theirs; a tied head, which must not,
@@ -21,6 +32,8 @@ def fold_scales(config: TransformerConfig, params: Params) -> tuple[TransformerC
     Args:
       config: any whose norms let scales through.
       params: the tree of ``Decoder(config)``.
+      dtype: of the parameters that are scaled; None keeps each one's own, in which a scale that is no power of two
+        is rounded.
 
     Returns:
       (config, params), with ``embed_scale``, ``position_scale`` and ``logit_scale`` 1 and ``attention_scale`` None.
@@ -36,19 +49,20 @@ def fold_scales(config: TransformerConfig, params: Params) -> tuple[TransformerC
         raise ValueError("TransformerConfig.alibi_prescaled is True: the scores' scale is not the keys' alone")
     if config.embed_norm and (config.embed_scale != 1 or config.position_scale != 1):
         raise ValueError("TransformerConfig.embed_norm is True: embeddings are normed after the folding")
+    times = functools.partial(_times, dtype=dtype)
     folded = dict(params)
     apart = config.embed_scale != 1 or config.logit_scale != 1
     if apart:
         table = params["embed"]["embedding"]
         head = table if config.tie_embeddings else params["head"]["kernel"]
-        folded["head"] = {**params.get("head", {}), "kernel": _times(head, config.logit_scale)}
-        folded["embed"] = {"embedding": _times(table, config.embed_scale)}
+        folded["head"] = {**params.get("head", {}), "kernel": times(head, config.logit_scale)}
+        folded["embed"] = {"embedding": times(table, config.embed_scale)}
     if config.position_scale != 1:
-        folded["positions"] = {"embedding": _times(params["positions"]["embedding"], config.position_scale)}
+        folded["positions"] = {"embedding": times(params["positions"]["embedding"], config.position_scale)}
     if config.attention_scale is not None:
         attention = params["layers"]["attention"]
         scale = config.attention_scale * math.sqrt(config.head_width)
-        key = jax.tree.map(lambda leaf: _times(leaf, scale), attention["key"])
+        key = jax.tree.map(functools.partial(times, scale=scale), attention["key"])
         folded["layers"] = {**params["layers"], "attention": {**attention, "key": key}}
     plain = dataclasses.replace(
         config,
@@ -61,6 +75,6 @@ def fold_scales(config: TransformerConfig, params: Params) -> tuple[TransformerC
     return plain, folded
 
 
-def _times(leaf: jax.Array, scale: float) -> jax.Array:
-    """In fp32, then in the leaf's own dtype."""
-    return (jnp.asarray(leaf).astype(jnp.float32) * scale).astype(leaf.dtype)
+def _times(leaf: Any, scale: float, dtype: DTypeLike | None) -> jax.Array:
+    """An array, or what gives one, scaled in fp32, then in that dtype or in its own."""
+    return (jnp.asarray(leaf).astype(jnp.float32) * scale).astype(leaf.dtype if dtype is None else dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import pathlib
+import textwrap
 
 import jax.numpy as jnp
 
@@ -14,7 +15,7 @@ _DTYPES = ("float32", "bfloat16", "int8")
 
 
 def inspect(directory: pathlib.Path) -> str:
-    """Family, mechanisms, parameters and memory of a model directory.
+    """Family, mechanisms, parameters and memory of a model directory, or of a PaLM's ``.pt`` file.
 
     Raises:
       FileNotFoundError: no model there.
@@ -40,6 +41,7 @@ def describe_source(source: Source, directory: pathlib.Path) -> str:
         "memory      " + ", ".join(f"{name}: {size(count * jnp.dtype(name).itemsize)}" for name in _DTYPES),
         "mechanisms",
         *(f"  {name} = {value!r}" for name, value in mechanisms(source).items()),
+        *textwrap.wrap(f"as by default: {_usual(source)}", 118, initial_indent="  ", subsequent_indent="    "),
     ]
     return "\n".join(lines)
 
@@ -52,6 +54,13 @@ def mechanisms(source: Source) -> dict[str, object]:
         for field in fields
         if field.default is dataclasses.MISSING or getattr(source.config, field.name) != field.default
     }
+
+
+def _usual(source: Source) -> str:
+    """The other fields."""
+    shown = mechanisms(source)
+    fields = [field for field in dataclasses.fields(source.config) if field.name not in shown]
+    return ", ".join(f"{field.name}={field.default!r}" for field in fields)
 
 
 def size(amount: int) -> str:

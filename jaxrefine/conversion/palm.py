@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,9 +14,10 @@ from jax.typing import DTypeLike
 
 from jaxrefine.conversion import apply
 from jaxrefine.conversion.exporting import export
-from jaxrefine.conversion.tensors import Tensor
-from jaxrefine.conversion.torch_pickle import TorchFile
+from jaxrefine.conversion.reading import read_parameter
+from jaxrefine.conversion.tensors import Tensor, open_torch
 from jaxrefine.conversion.torch_writing import write_state_dict
+from jaxrefine.conversion.writing import Tensors
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.families.palm import PALM, XPOS_BASE
 from jaxrefine.sharding import param_shardings
@@ -57,26 +57,17 @@ def load_palm(
       ValueError: not a state dict of this layout; names the file and the tensor.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    tensors = open_state_dict(path)
-    attributes = _sizes(tensors, path) | {
-        "model_type": PALM.model_type,
-        "gamma_offset": gamma_offset,
-        "use_xpos": xpos_base is not None,
-        "rotary_xpos_scale_base": xpos_base,
-        "qk_scale": qk_scale,
-        "max_seq_len": max_positions,
-    }
+    attributes, tensors = open_palm(
+        path, gamma_offset=gamma_offset, xpos_base=xpos_base, qk_scale=qk_scale, max_positions=max_positions
+    )
     config = PALM.from_hf(attributes, where=str(path))
-    _check_biases(tensors)
     abstract = apply.abstract_params(config)
     shapes = {name: leaf.shape for name, leaf in apply.by_path(abstract).items()}
     shardings = {} if mesh is None else apply.by_path(param_shardings(abstract, mesh))
     assignment = apply.assign(PALM, PALM.rules(config), shapes, tensors, str(path))
     return config, apply.nested(
         {
-            name: apply.read_parameter(of_layers, rule, shapes[name], param_dtype, shardings.get(name))
+            name: read_parameter(of_layers, rule, shapes[name], param_dtype, shardings.get(name))
             for name, (rule, of_layers) in assignment.items()
         }
     )
@@ -99,18 +90,50 @@ def save_palm(
     Raises:
       ValueError: a mechanism that a PaLM lacks, a value that the dtype cannot hold.
     """
-    PALM.to_hf(config, dtype="float32")
-    tensors = export(PALM.rules(config), apply.by_path(params), dtype, PALM.model_type)
-    return write_state_dict(path, _with_tables(config, tensors))
+    return write_palm(path, config, apply.by_path(params), dtype=dtype)
 
 
-def open_state_dict(path: pathlib.Path) -> dict[str, Tensor]:
-    """The tensors of a ``.pt`` file, none of them read."""
-    file = TorchFile(path)
-    return {
-        name: Tensor(name, path, found.dtype.name, found.shape, functools.partial(file.read, name))
-        for name, found in file.tensors.items()
+def open_palm(
+    path: pathlib.Path,
+    *,
+    gamma_offset: int = 0,
+    xpos_base: float | None = XPOS_BASE,
+    qk_scale: float | None = None,
+    max_positions: int = 8192,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Attributes, of which the arguments say what no tensor tells (see ``load_palm``), and tensors, none of them read.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: not a state dict of this layout; names the file and the tensor.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    tensors = open_torch(path)
+    attributes = _sizes(tensors, path) | {
+        "model_type": PALM.model_type,
+        "gamma_offset": gamma_offset,
+        "use_xpos": xpos_base is not None,
+        "rotary_xpos_scale_base": xpos_base,
+        "qk_scale": qk_scale,
+        "max_seq_len": max_positions,
     }
+    _check_biases(tensors)
+    return attributes, tensors
+
+
+def write_palm(
+    path: str | os.PathLike[str],
+    config: TransformerConfig,
+    leaves: Mapping[str, Any],
+    *,
+    dtype: DTypeLike | None = None,
+    watch: Callable[[Tensors], Tensors] = lambda tensors: tensors,
+) -> pathlib.Path:
+    """What ``save_palm`` writes, from parameters by path; ``watch`` gets the tensors as they are written."""
+    PALM.to_hf(config, dtype="float32")
+    tensors = watch(export(PALM.rules(config), leaves, dtype, PALM.model_type))
+    return write_state_dict(path, _with_tables(config, tensors))
 
 
 def _sizes(tensors: Mapping[str, Tensor], path: pathlib.Path) -> dict[str, Any]:
@@ -147,9 +170,7 @@ def _check_biases(tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(f"tensor {tensor} is not zero; a PaLM's norms have no bias")
 
 
-def _with_tables(
-    config: TransformerConfig, tensors: Iterator[tuple[str, np.ndarray]]
-) -> Iterator[tuple[str, np.ndarray]]:
+def _with_tables(config: TransformerConfig, tensors: Tensors) -> Tensors:
     """What the public implementation keeps besides: zero biases, rotary tables, the head that is the embedding."""
     features = np.arange(0, config.head_width, 2, dtype=np.float32)
     tables = {

@@ -50,6 +50,13 @@ def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
+def is_known(model_type: object) -> bool:
+    """Whether transformers has code of its own for a config.json of that ``model_type``."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return model_type in CONFIG_MAPPING_NAMES
+
+
 def compare(config: TransformerConfig, params: Params, reference: pathlib.Path) -> Parity:
     """Logits of ours, in fp32, against those that transformers computes from a directory.
 

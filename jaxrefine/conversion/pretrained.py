@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxrefine.artefacts.atomic import read_json
 from jaxrefine.config import unknown_name
 from jaxrefine.conversion import apply
+from jaxrefine.conversion.reading import read_parameter
 from jaxrefine.conversion.scorer import save_scorer
 from jaxrefine.conversion.tensors import Tensor, open_checkpoint
 from jaxrefine.conversion.writing import CONFIG, MAX_SHARD_BYTES, write_model
@@ -142,7 +143,7 @@ def assigned_parameters(
     assignment = apply.assign(family, family.rules(config), shapes, tensors, where)
     return apply.nested(
         {
-            path: apply.read_parameter(of_layers, rule, shapes[path], param_dtype, shardings.get(path))
+            path: read_parameter(of_layers, rule, shapes[path], param_dtype, shardings.get(path))
             for path, (rule, of_layers) in assignment.items()
         }
     )

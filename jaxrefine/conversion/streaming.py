@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxrefine.conversion.apply import Assignment, read_span
+from jaxrefine.conversion.apply import Assignment
+from jaxrefine.conversion.reading import read_span
 from jaxrefine.conversion.tensors import DTYPES, Tensor
 from jaxrefine.models.weights import Rule
 

@@ -53,6 +53,7 @@ class Tensor:
       dtype: NumPy's name of it, or the file's own name where NumPy has none.
       shape: of the whole tensor.
       read: part of it, given one slice an axis.
+      start: the byte of the file where its values begin, if they lie there one after the other, in order.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Tensor:
     dtype: str
     shape: tuple[int, ...]
     read: Callable[[tuple[slice, ...]], np.ndarray]
+    start: int | None = None
 
     def __str__(self) -> str:
         return f"{self.name!r} in {self.file}"
@@ -95,6 +97,11 @@ def open_checkpoint(directory: pathlib.Path) -> Iterator[dict[str, Tensor]]:
             if tensors[name].file.name != shard:
                 raise ValueError(f"{first}: tensor {name!r} should be in {shard}, it is in {tensors[name].file.name}")
         yield tensors
+
+
+def has_weights(directory: pathlib.Path) -> bool:
+    """Whether a directory holds any of the files that ``open_checkpoint`` looks for."""
+    return any((directory / (name + suffix)).exists() for name in (SAFETENSORS, TORCH) for suffix in ("", INDEX))
 
 
 def _near(name: str, allowed: Any) -> str:
@@ -138,11 +145,7 @@ def _read_index(index: pathlib.Path) -> dict[str, str]:
 def _open(path: pathlib.Path, stack: contextlib.ExitStack) -> dict[str, Tensor]:
     """The tensors of one file."""
     if path.suffix == ".bin":
-        file = TorchFile(path)
-        return {
-            name: Tensor(name, path, found.dtype.name, found.shape, functools.partial(file.read, name))
-            for name, found in file.tensors.items()
-        }
+        return open_torch(path)
     try:
         opened = stack.enter_context(safe_open(path, framework="np"))  # checks the header
         content, places = _mapped(path)
@@ -150,16 +153,29 @@ def _open(path: pathlib.Path, stack: contextlib.ExitStack) -> dict[str, Tensor]:
         for name in opened.keys():  # noqa: SIM118  (no mapping)
             header = opened.get_slice(name)
             dtype, shape = header.get_dtype(), tuple(header.get_shape())
-            known = DTYPES.get(dtype)
+            known, start = DTYPES.get(dtype), None
             if known is not None and math.prod(shape):
-                values = content[slice(*places[name])].view(known).reshape(shape)
-                read = functools.partial(_read_mapped, values, path, places[name][0])
+                start, end = places[name]
+                read = functools.partial(_read_mapped, content[start:end].view(known).reshape(shape), path, start)
             else:
                 read = functools.partial(_read_slice, opened, name, path)
-            tensors[name] = Tensor(name, path, dtype if known is None else known.name, shape, read)
+            tensors[name] = Tensor(name, path, dtype if known is None else known.name, shape, read, start)
         return tensors
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: no complete safetensors file: {error}") from error
+
+
+def open_torch(path: pathlib.Path) -> dict[str, Tensor]:
+    """The tensors of a ``.bin``, ``.pt`` or ``.pth`` file, none of them read.
+
+    Raises:
+      ValueError: see ``TorchFile``.
+    """
+    file = TorchFile(path)
+    return {
+        name: Tensor(name, path, found.dtype.name, found.shape, functools.partial(file.read, name), file.start_of(name))
+        for name, found in file.tensors.items()
+    }
 
 
 def _read_mapped(values: np.ndarray, path: pathlib.Path, start: int, slices: tuple[slice, ...]) -> np.ndarray:
@@ -170,15 +186,24 @@ def _read_mapped(values: np.ndarray, path: pathlib.Path, start: int, slices: tup
     if step != 1 or first >= last:
         return values[slices]
     own = np.empty((last - first, *values.shape[1:]), values.dtype)
-    room = memoryview(own.reshape(-1).view(np.uint8).data)
+    read_bytes(path, start + first * (own.nbytes // len(own)), own)
+    return own
+
+
+def read_bytes(path: pathlib.Path, start: int, room: np.ndarray) -> None:
+    """Fills a contiguous array with a file's bytes from ``start`` on.
+
+    Raises:
+      ValueError: the file ends before the array does.
+    """
+    left = memoryview(room.reshape(-1).view(np.uint8).data)
     with open(path, "rb", buffering=0) as file:
-        file.seek(start + first * (own.nbytes // len(own)))
-        while room:
-            count = file.readinto(room)
+        file.seek(start)
+        while left:
+            count = file.readinto(left)
             if not count:
                 raise ValueError(f"{path}: truncated while it was read")
-            room = room[count:]
-    return own
+            left = left[count:]
 
 
 def _mapped(path: pathlib.Path) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:

@@ -176,6 +176,14 @@ class TorchFile:
         whole = np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides, writeable=False)
         return whole[slices]
 
+    def start_of(self, name: str) -> int | None:
+        """The byte of the file where a tensor's values begin, if they lie there one after the other, in order."""
+        tensor = self.tensors[name]
+        strides = tuple(math.prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape)))
+        if tensor.strides != strides or not math.prod(tensor.shape):
+            return None
+        return self._data_start(tensor) + tensor.offset * tensor.dtype.itemsize
+
     def _find_pickle(self) -> str:
         pickles = [name for name in self._members if name.rpartition("/")[2] == "data.pkl"]
         if len(pickles) != 1:

@@ -74,7 +74,7 @@ def _write(archive: zipfile.ZipFile, tensors: Iterable[tuple[str, np.ndarray]], 
     items = b"".join(_text(name) + tensor for name, tensor in entries.items())
     program = b"\x80\x02" + _EMPTY_ORDERED_DICT + _OPEN + items + _SETITEMS + _STOP
     for name, bytes_ in (("data.pkl", program), ("byteorder", b"little"), ("version", b"3\n")):
-        archive.writestr(f"{_ROOM}/{name}", bytes_)
+        archive.writestr(zipfile.ZipInfo(f"{_ROOM}/{name}"), bytes_)  # without the time: the same model, the same bytes
 
 
 def _tensor(key: str, storage: str, shape: tuple[int, ...]) -> bytes:

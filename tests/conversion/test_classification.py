@@ -76,23 +76,26 @@ def test_on_a_mesh_the_head_is_on_every_device(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("name", [UNTIED, TIED])
+@pytest.mark.parametrize("name", [TIED, "opt-350m", "gemma-3"])
 def test_transformers_gives_the_scores_of_what_we_save(tmp_path: pathlib.Path, name: str) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    classifier(tmp_path / "a", name)
-    config, params, head = load_classifier(tmp_path / "a")
-    family = CASES[name].attributes["model_type"]
+    attributes = CASES[name].attributes
+    config, params = load_pretrained(write_checkpoint(tmp_path / "a", attributes, tensors_of(attributes)))
+    head = {"kernel": jnp.asarray(wave("score.weight", (3, config.embedding_width)))}
+    family = attributes["model_type"]
     save_classifier(tmp_path / "b", config, params, head, family=family, extra={"pad_token_id": 0})
     model, found = AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "b", dtype=torch.float32, output_loading_info=True
     )
+    assert json.loads((tmp_path / "b" / "config.json").read_text())["architectures"] == [type(model).__name__]
     assert not found["missing_keys"]
     assert not found["unexpected_keys"]
     tokens = np.maximum(tokens_of(config.vocab_size), 1)
     with torch.no_grad():
         theirs = model.eval()(torch.from_numpy(tokens)).logits.numpy()
+    config, params, head = load_classifier(tmp_path / "b")
     B, S = tokens.shape
     slots = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S))
     decoder = Decoder(config, dtype=jnp.float32, attention="dense")

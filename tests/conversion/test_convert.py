@@ -17,8 +17,9 @@ from jaxrefine import cli
 from jaxrefine.conversion import convert as module
 from jaxrefine.conversion import parity
 from jaxrefine.conversion.apply import by_path
-from jaxrefine.conversion.convert import convert, load_orbax
+from jaxrefine.conversion.convert import convert
 from jaxrefine.conversion.inspection import inspect
+from jaxrefine.conversion.orbax import load_orbax
 from jaxrefine.conversion.pretrained import load_config, load_pretrained
 from jaxrefine.conversion.streaming import StoredParameter
 from tests.conversion.cases import CASES
@@ -38,7 +39,7 @@ def written(
     return tensors
 
 
-@pytest.mark.parametrize("name", [LLAMA, NEOX, "stablelm-2-12b", "palm"])
+@pytest.mark.parametrize("name", [LLAMA, NEOX, "stablelm-2-12b"])
 def test_a_bin_checkpoint_becomes_safetensors_of_the_same_bits(tmp_path: pathlib.Path, name: str) -> None:
     tensors = written(tmp_path / "a", name, layout="bin", num_shards=3)
     (tmp_path / "a" / "tokenizer.json").write_text("{}")
@@ -174,7 +175,10 @@ def test_inspection_names_family_mechanisms_parameters_and_memory(
     ):
         assert part in said
     for field in dataclasses.fields(config):
-        assert (f"\n  {field.name} = " in said) == (getattr(config, field.name) != field.default)
+        value = getattr(config, field.name)
+        usual = value == field.default
+        assert (f"\n  {field.name} = {value!r}\n" in said) != usual
+        assert (f" {field.name}={value!r}" in said) == usual
 
 
 def test_inspection_knows_classifiers_and_metas_files(tmp_path: pathlib.Path) -> None:

@@ -174,6 +174,12 @@ STABLELM_ALPHA: dict[str, Any] = PYTHIA | {
     "num_attention_heads": 48,
     "num_hidden_layers": 16,
 }
+STABLELM_ALPHA_3B: dict[str, Any] = STABLELM_ALPHA | {
+    "hidden_size": 4096,
+    "intermediate_size": 16384,
+    "num_attention_heads": 32,
+    "vocab_size": 50688,
+}
 GPT_NEOX: dict[str, Any] = {
     "architectures": ["GPTNeoXForCausalLM"],
     "attention_probs_dropout_prob": 0,
@@ -226,6 +232,9 @@ GPTJ: dict[str, Any] = {
     "vocab_size": 50400,
 }
 
+_WHOLE_ON_EVERY_RANK = 16 * 6 + 2
+"""Of sixteen layers: vectors of the width in two norms and the biases behind two sums; and the last norm's."""
+
 PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
     "GPT-2": (GPT2, 124_439_808),
     "OPT 6.7B": (OPT, 6_658_473_984),
@@ -234,15 +243,19 @@ PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
     "BLOOM": (BLOOM_176B, 176_247_271_424),
     "Pythia 6.9B": (PYTHIA, 6_857_302_016),
     "GPT-NeoX 20B": (GPT_NEOX, 20_554_567_680),
+    "GPT-J 6B": (GPTJ, 6_050_882_784),
+    "StableLM-Base-Alpha 3B": (STABLELM_ALPHA_3B, 3_638_525_952 - 3 * _WHOLE_ON_EVERY_RANK * 4096),
+    "StableLM-Base-Alpha 7B": (STABLELM_ALPHA, 7_869_358_080 - _WHOLE_ON_EVERY_RANK * 6144),
 }
-"""Exact counts."""
+"""Exact counts; GPT-J's is that of its weight file.
+
+StableLM-Alpha's are published as they were trained, with the copies that four and two tensor-parallel ranks had.
+"""
 
 ROUNDED: dict[str, tuple[dict[str, Any], float, float]] = {
     "Cerebras-GPT 6.7B": (CEREBRAS_GPT, 6_658e6, 1e6),
     "Cerebras-GPT 111M muP": (CEREBRAS_GPT_MUP, 111e6, 1e6),
     "BTLM 3B": (BTLM, 2.65e9, 0.05e9),
-    "StableLM-Base-Alpha 7B": (STABLELM_ALPHA, 7.87e9, 0.01e9),
-    "GPT-J 6B": (GPTJ, 6.05e9, 0.01e9),
 }
 """Counts that are published with few digits: (config.json, count, its last digit)."""
 
