@@ -24,6 +24,8 @@ LAZY = {
     "rouge_score": "6 s",
     "matplotlib": "1 s",
     "transformers": "3 s",
+    "openai": "1 s, in the extra endpoint",
+    "tenacity": "in the extra endpoint",
     "tokenizers": "optional until a model with text is read",
     "tensorflow_datasets": "1.6 s",
     "array_record": "comes with the TFDS builders",
@@ -31,6 +33,8 @@ LAZY = {
     "orbax": "2 s",
     "tensorboardX": "one of the optional writers",
     "wandb": "an extra",
+    "math_verify": "1 s, and only the grading workers compare symbolically",
+    "sympy": "1 s, as math_verify",
     "IPython": "in notebooks only",
     "jaxrefine": "the command line imports what a command needs when it runs",
 }

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 Role = Literal["system", "user", "assistant"]
 FailureKind = Literal["refused", "deadline", "budget", "invalid", "unavailable"]
@@ -85,6 +85,28 @@ class Failure:
     attempts: int = 1
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """A given text after a given prompt, of which the log-probability is wanted; nothing is generated.
+
+    >>> Continuation(prompt="2 + 2 =", text=" 4").key() == Continuation(prompt="2 + 2 =", text=" 5").key()
+    False
+    """
+
+    prompt: str
+    text: str
+
+    def __post_init__(self) -> None:
+        if not self.prompt or not self.text:
+            raise ValueError("a continuation has a prompt and a text, neither of them empty")
+
+    def key(self) -> str:
+        """A digest of the content: equal for equal continuations, in every process and version of Python."""
+        content = json.dumps({"continuation": dataclasses.asdict(self)}, sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+@runtime_checkable
 class Responder(Protocol):
     """Anything that answers requests.
 
@@ -106,4 +128,32 @@ class Responder(Protocol):
             requests: what is asked.
             done: called with the index and the result of each request as soon as it is there, in any order, from the
                 calling thread.
+        """
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Anything that tells the log-probability of given texts: a teacher's likelihood of a candidate.
+
+    ``name`` and ``version`` go into the provenance of what is made from the scores.
+    """
+
+    name: str
+    version: str
+
+    def score(
+        self,
+        continuations: Sequence[Continuation],
+        *,
+        done: Callable[[int, Reply | Failure], None] | None = None,
+    ) -> list[Reply | Failure]:
+        """Scores every continuation, in the order given.
+
+        Args:
+            continuations: what is scored.
+            done: called as in ``Responder.respond``.
+
+        Returns:
+            Replies whose ``text`` is the continuation's and whose ``tokens`` and ``logprobs`` cover all of it, or
+            failures.
         """
