@@ -22,7 +22,7 @@ _MARKED = re.compile(r"(?:\A|\n)#### *([^\n]+?)\s*\Z")
 
 def _candidate(fields: Fields, scored: bool) -> tuple[str, float, bool]:
     text = fields.text("text", empty=True)
-    score = fields.number("score") if scored else 0.0
+    score = fields.number("score") if scored or "score" in fields.names() else 0.0
     finished = fields.flag("finished", default=True)
     fields.done()
     return text, score, finished
@@ -31,6 +31,7 @@ def _candidate(fields: Fields, scored: bool) -> tuple[str, float, bool]:
 def read_candidates(
     path: pathlib.Path | str,
     *,
+    scored: bool = True,
     binary: bool = False,
     min_candidates: int = 1,
     rejects: pathlib.Path | str | None = None,
@@ -44,6 +45,7 @@ def read_candidates(
 
     Args:
       path: a ``.jsonl`` or ``.jsonl.gz`` file.
+      scored: False for candidates that are still to be judged: one without a score has label 0.
       binary: scores are right or wrong: anything but 0 and 1 is malformed.
       min_candidates: a line with fewer is malformed.
       rejects: where malformed lines go; None stops at the first.
@@ -54,7 +56,7 @@ def read_candidates(
 
     def parse(fields: Fields) -> Candidates:
         id, prompt, answer = fields.text("id"), fields.text("prompt"), fields.optional_text("answer")
-        found = [_candidate(item, scored=True) for item in fields.objects("candidates")]
+        found = [_candidate(item, scored) for item in fields.objects("candidates")]
         meta = fields.mapping("meta")
         fields.done()
         if len(found) < min_candidates:
