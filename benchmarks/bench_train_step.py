@@ -127,7 +127,7 @@ def run(options: Options) -> Iterator[dict[str, Any]]:
             batch = to_device(host, mesh=mesh, num_microbatches=options.num_microbatches)
             step = make_train_step(objective, optimizer, mesh=mesh, num_microbatches=options.num_microbatches)
             made[name] = (kind, backend, host, step.compile(state, batch))
-            calls[name] = _stepper(step, state, batch)
+            calls[name] = stepper(step, state, batch)
     first = {name: float(call()["loss"]) for name, call in calls.items()}
     seconds, metrics = measure.interleaved(calls, repeats=options.repeats, seed=options.seed)
     for name, (kind, backend, host, compiled) in made.items():
@@ -169,7 +169,7 @@ def run(options: Options) -> Iterator[dict[str, Any]]:
         }
 
 
-def _stepper(step: Any, state: Any, batch: PackedBatch) -> Callable[[], Any]:
+def stepper(step: Any, state: Any, batch: PackedBatch) -> Callable[[], Any]:
     """A call that takes the next step and gives its metrics; the state is donated from one to the next."""
     held = [state]
 
