@@ -25,7 +25,8 @@ def _commands() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("code", _blocks("python"), ids=lambda code: code.split("\n")[0][:40])
-def test_a_python_block_runs(code: str) -> None:
+def test_a_python_block_runs(code: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
 
 
@@ -36,14 +37,16 @@ def test_the_first_python_block_prints_the_value_that_it_promises(capsys: pytest
 
 @pytest.mark.parametrize("words", [w for w in _commands() if w[0] == "jaxrefine"], ids=" ".join)
 def test_a_command_names_what_is_there(words: list[str]) -> None:
-    flags = [word for word in words[2:] if word.startswith("--")]
     usage = COMMANDS[words[1]].arguments
     known = set(re.findall(r"--[a-z-]+", usage))
+    given = [word for word in words[2:] if word.startswith("--")]
     if usage.startswith("CONFIG"):
         known |= {"--" + path.replace("_", "-") for path in config.flatten(config.load(words[2]))}
     else:
-        assert len(words[2:]) - len(flags) == len(re.findall(r"\b[A-Z]{3}\b", usage))
-    assert set(flags) <= known
+        valued = set(re.findall(r"(--[a-z-]+) [^\]]", usage))
+        places = [word for before, word in zip(words[1:], words[2:], strict=False) if before not in valued]
+        assert len([word for word in places if word not in given]) == len(re.findall(r"\b(?:SRC|DST|DIR)\b", usage))
+    assert set(given) <= known
 
 
 def test_every_picture_and_linked_file_is_there() -> None:

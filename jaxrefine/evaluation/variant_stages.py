@@ -252,6 +252,7 @@ def _facts(settings: Settings, directory: Path, model: BaseModel, rows: Sequence
         "candidates cut by length": f"{100 * cut_share([*train, *kept], settings.lengths.response):.1f} %",
         "best that re-ranking could reach": "–" if (best := ceiling(rows)) is None else f"{100 * best:.1f} %",
         "training": f"{settings.steps} steps of {settings.groups_per_step} prompts; seeds {list(settings.seeds)}",
+        "trained": str(settings.tuning),
         "device": f"{model.mesh.size} x {device.device_kind}, {model.decoder.dtype}, jax {jax.__version__}",
         "metrics": f"{len(METRICS) - len(unavailable(rows))} of {len(METRICS)} could be measured",
     }

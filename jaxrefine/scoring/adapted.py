@@ -34,6 +34,17 @@ class TuningConfig:
             if (given := getattr(self, field)) not in allowed:
                 raise ValueError(unknown_name(given, allowed, f"tuning.{field}"))
 
+    def __str__(self) -> str:
+        """For reports.
+
+        >>> str(TuningConfig()), str(TuningConfig(parameters="adapters", base="nf4"))
+        ('all parameters', 'adapters of rank 16, alpha 32, over an nf4 base')
+        """
+        if self.parameters == "all":
+            return "all parameters"
+        base = {"as_given": "the base as it is", "bfloat16": "a bfloat16 base"}.get(self.base, f"an {self.base} base")
+        return f"adapters of rank {self.lora.rank}, alpha {self.lora.alpha:g}, over {base}"
+
 
 @dataclasses.dataclass(frozen=True)
 class AdaptedObjective:
