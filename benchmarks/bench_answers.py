@@ -20,7 +20,9 @@ import functools
 import gzip
 import json
 import multiprocessing
+import os
 import pathlib
+import platform
 import random
 import re
 import statistics
@@ -220,6 +222,7 @@ def agreement(name: str, cases: Iterable[Case], options: Options, pool: GradingP
     ours: collections.Counter[str] = collections.Counter()
     alone: collections.Counter[str] = collections.Counter()
     agreed, disagreements = collections.Counter[str](), []
+    reasons: collections.Counter[str] = collections.Counter()
     count = 0
     for case in cases:
         count += 1
@@ -231,13 +234,34 @@ def agreement(name: str, cases: Iterable[Case], options: Options, pool: GradingP
             alone[other] += 1
             agreed["math_verify"] += agrees(other, case.right)
         if not agrees(outcome, case.right):
-            disagreements.append({"set": name, **explained(case), "ours": outcome, "math_verify": other})
+            why = reason(case, outcome)
+            reasons[why] += 1
+            disagreements.append({"set": name, **explained(case), "ours": outcome, "math_verify": other, "why": why})
     record: dict[str, Any] = {"benchmark": "answers", "set": name, "cases": count, "ours": dict(ours)}
     record["agreement"] = agreed["ours"] / count if count else None
     if options.baseline:
         record["math_verify"] = dict(alone)
         record["math_verify_agreement"] = agreed["math_verify"] / count if count else None
-    return {**record, "disagreements": disagreements}
+    return {**record, "reasons": dict(reasons), "disagreements": disagreements}
+
+
+def reason(case: Case, outcome: str) -> str:
+    """Who is probably mistaken where outcome and label disagree, by what can be seen without a judge.
+
+    >>> reason(Case(name="1", known="12", text="so 12 or 13", right=True), "different")
+    'another value was read; the known one stands near the end'
+    >>> reason(Case(name="1", known="10000", text="10{,}000", right=False), "equal")
+    'one key, labelled wrong: the label holds a spelling for another answer'
+    """
+    if outcome == "equal":
+        return "one key, labelled wrong: the label holds a spelling for another answer"
+    if outcome == "undecided":
+        return "neither the keys nor the pool could tell"
+    near = _squeezed(case.known).casefold() in _squeezed(case.text[-160:]).casefold()
+    read = "no answer was read" if outcome == "no answer" else "another value was read"
+    if near:
+        return f"{read}; the known one stands near the end"
+    return f"{read}; the known one does not stand near the end: another spelling, or a doubtful label"
 
 
 def explained(case: Case) -> dict[str, Any]:
@@ -289,13 +313,13 @@ def rates(options: Options) -> dict[str, Any]:
         "processes": options.processes,
     }
 
-    def timed(call: Callable[[], Any], count: int) -> float:
+    def timed(call: Callable[[], Any], count: int) -> dict[str, float]:
         seconds = []
         for _ in range(options.repeats):
             start = time.perf_counter()
             call()
             seconds.append(time.perf_counter() - start)
-        return count / statistics.median(seconds)
+        return _rates(count, seconds)
 
     record["rates"]["keys_one_process"] = timed(functools.partial(bring_to_keys, texts), len(texts))
     context = multiprocessing.get_context("spawn")
@@ -311,8 +335,13 @@ def rates(options: Options) -> dict[str, Any]:
             start = time.perf_counter()
             pool.compare_all(pairs)
             seconds.append(time.perf_counter() - start)
-    record["rates"]["pool"] = len(pairs) / statistics.median(seconds)
+    record["rates"]["pool"] = _rates(len(pairs), seconds)
     return record
+
+
+def _rates(count: int, seconds: list[float]) -> dict[str, float]:
+    """So many a second: the median, and the slowest and fastest of the repeats."""
+    return {"median": count / statistics.median(seconds), "min": count / max(seconds), "max": count / min(seconds)}
 
 
 def run(options: Options) -> Iterator[dict[str, Any]]:
@@ -329,18 +358,29 @@ def main(options: Options) -> None:
     """Prints the table, and writes the disagreements."""
     print("| set | cases | agreement | math-verify alone | equal | different | undecided | no answer |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    load = os.getloadavg()[0]  # the grading workers need Unix anyway
     listed: list[dict[str, Any]] = []
+    reasons: list[tuple[str, int, str]] = []
     for record in run(options):
         if "rates" in record:
             print()
             for what, rate in record["rates"].items():
-                print(f"{what}: {rate:,.0f} a second")
+                print(f"{what}: {rate['median']:,.0f} a second ({rate['min']:,.0f} to {rate['max']:,.0f})")
+            print(
+                f"{record['distinct']} distinct answers, {options.repeats} repeats, seed {options.seed}; "
+                f"{os.cpu_count()} cores ({platform.machine()}), load {load:.1f} before"
+            )
             continue
         listed += record["disagreements"]
+        reasons += [(record["set"], count, why) for why, count in record["reasons"].items()]
         shares = [record["agreement"], record.get("math_verify_agreement")]
         cells = ["–" if share is None else f"{100 * share:.2f} %" for share in shares]
         counts = [str(record["ours"].get(outcome, 0)) for outcome in ("equal", "different", "undecided", "no answer")]
         print("| " + " | ".join([record["set"], str(record["cases"]), *cells, *counts]) + " |", flush=True)
+    if reasons:
+        print("\ndisagreements:")
+        for name, count, why in reasons:
+            print(f"  {name}: {count} × {why}")
     if options.write is not None:
         options.write.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in listed))
         print(f"\n{len(listed)} disagreements are in {options.write}")
