@@ -32,11 +32,11 @@ QUESTIONS = [
 ]
 
 
-def greedy_here(model: pathlib.Path) -> list[tuple[str, bool, int]]:
+def greedy_here(model: pathlib.Path, questions: list[str]) -> list[tuple[str, bool, int]]:
     """Text, whether it ended, and its number of tokens: our own greedy generation."""
     config, params = load_pretrained(model)
     tokenizer = load_tokenizer(model)
-    prompts = [[tokenizer.bos_id, *tokenizer.encode(question + "\n")] for question in QUESTIONS]
+    prompts = [[tokenizer.bos_id, *tokenizer.encode(question + "\n")] for question in questions]
     decoder = Decoder(config, dtype=jnp.float32, attention="dense")
     samples = generate(
         decoder,
@@ -66,12 +66,29 @@ def test_transformers_serve_answers_as_our_own_generation_does(served: EndpointC
         results = endpoint.respond(asked)
         spending = endpoint.spending
         [unscored] = endpoint.score([Continuation(prompt="<|begin|>1 + 1", text=" = 2")])
-    expected = greedy_here(pathlib.Path(served.model))
+    expected = greedy_here(pathlib.Path(served.model), QUESTIONS)
     assert [(result.text, result.finished, result.reply_tokens) for result in results] == expected * 2
     assert {finished for _, finished, _ in expected} == {True, False}
     assert (spending.attempts, spending.reported) == (6, 6)
     # this server echoes nothing, and says nothing of it
     assert (unscored.kind, "cannot score" in unscored.reason) == ("invalid", True)
+
+
+@pytest.mark.serve
+@pytest.mark.slow
+def test_a_refiner_reads_the_draft_of_an_earlier_turn(served: EndpointConfig, tmp_path: pathlib.Path):
+    model = pathlib.Path(served.model)
+    again = "Is that right? Solve it once more."
+    drafts = [text for text, _, _ in greedy_here(model, QUESTIONS)]
+    turns = [
+        (Message("user", question), Message("assistant", draft), Message("user", again))
+        for question, draft in zip(QUESTIONS, drafts, strict=True)
+    ]
+    with Endpoint(served, tmp_path, quiet=True) as endpoint:
+        refined = endpoint.respond([Request(messages=one, max_tokens=MAX_TOKENS, temperature=0.0) for one in turns])
+    whole = ["\n".join(message.content for message in one) for one in turns]
+    assert [(one.text, one.finished, one.reply_tokens) for one in refined] == greedy_here(model, whole)
+    assert [one.text for one in refined] != drafts
 
 
 @pytest.mark.serve
