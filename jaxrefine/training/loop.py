@@ -184,6 +184,8 @@ def _begin(
 ) -> tuple[TrainState, Any]:
     """The newest checkpoint with its data position, or a fresh state."""
     if isinstance(start, TrainState):
+        if frozen:
+            raise ValueError("a whole state holds its own frozen weights; give it alone, or parameters with frozen")
         fresh = start
     elif checkpoints and not frozen and checkpoints.steps():
         fresh = abstract_state(start, optimizer, mesh=mesh)  # its arrays would be made for nothing
@@ -191,7 +193,7 @@ def _begin(
         fresh = init_state(start, optimizer, jax.random.key(config.seed), mesh=mesh, frozen=frozen)
     if checkpoints and (restored := checkpoints.restore(fresh)) is not None:
         state, position = restored
-        if frozen and int(state.frozen_digest) != int(fresh.frozen_digest):
+        if fresh.frozen and int(state.frozen_digest) != int(fresh.frozen_digest):
             raise ValueError(
                 f"the checkpoint of step {int(state.step)} in {checkpoints.directory} was trained over other frozen "
                 "weights than those given; give the base it began with, or another workdir"
