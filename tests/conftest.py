@@ -7,10 +7,12 @@ import os
 import pathlib
 from typing import Any
 
-_DEVICES = "--xla_force_host_platform_device_count=8"
+# Eight devices; and machine code as it comes: XLA rewrites and fuses the same, and compiling is most of what tests do.
+_FLAGS = {"xla_force_host_platform_device_count": 8, "xla_backend_optimization_level": 0}
 os.environ["JAX_PLATFORMS"] = "cpu"
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}".strip()
+for _flag, _value in _FLAGS.items():
+    if _flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{_flag}={_value}".strip()
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
 

@@ -14,10 +14,12 @@ import functools
 from pathlib import Path
 
 from jaxrefine.artefacts.stages import Stage
+from jaxrefine.conversion.apply import abstract_params
 from jaxrefine.conversion.pretrained import load_config
 from jaxrefine.data.templates import TEMPLATES, VERDICT_WORDS
 from jaxrefine.evaluation import variant_stages
 from jaxrefine.evaluation.variant_settings import Settings, Variant
+from jaxrefine.models.lora import adapted_maps
 
 __all__ = ["LossVariants", "Variant"]
 
@@ -30,7 +32,8 @@ class LossVariants(Settings):
         """The stages of the comparison.
 
         Raises:
-            ValueError: the model directory or the file of candidates is not there, or the model is too short.
+            ValueError: the model directory or the file of candidates is not there, the model is too short, or it has no
+                map of the names that are to be adapted.
         """
         if not (self.directory / "config.json").is_file():
             raise ValueError(f"model: {self.directory} holds no config.json; a Hugging Face model directory is wanted")
@@ -43,6 +46,8 @@ class LossVariants(Settings):
                 f"lengths.prompt = {self.lengths.prompt} and lengths.response = {self.lengths.response} with a verdict "
                 f"need more than the {config.max_positions} positions of {self.directory}: together at most {room}"
             )
+        if self.tuning.parameters == "adapters":
+            adapted_maps(abstract_params(config), self.tuning.lora)
         bound = lambda function: functools.partial(function, self)  # noqa: E731
         return [
             Stage("prompts", bound(variant_stages.prompts)),

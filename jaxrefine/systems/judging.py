@@ -176,10 +176,12 @@ def _prompt(judge: str, file: str) -> Prompt:
 def _stages(candidates: str, label: Callable[[pathlib.Path], None]) -> list[Stage]:
     if not candidates:
         raise ValueError("no candidates: give yours with --candidates FILE.jsonl")
+    if not pathlib.Path(candidates).expanduser().is_file():
+        raise ValueError(f"candidates: there is no file {candidates}; give yours with --candidates FILE.jsonl")
 
     def check(directory: pathlib.Path) -> None:
         """Reads all of them before anything is asked, and keeps them as they were."""
-        write_candidates(directory / GIVEN, read_candidates(candidates, scored=False))
+        write_candidates(directory / GIVEN, read_candidates(pathlib.Path(candidates).expanduser(), scored=False))
 
     return [Stage("candidates", check), Stage("labels", label, inputs=("candidates",))]
 

@@ -59,12 +59,14 @@ class EndpointSampling:
         """Prompts, samples."""
         if not self.prompts:
             raise ValueError("no prompts: give yours with --prompts FILE.jsonl")
+        if not pathlib.Path(self.prompts).expanduser().is_file():
+            raise ValueError(f"prompts: there is no file {self.prompts}; give yours with --prompts FILE.jsonl")
         read_secret(self.endpoint.api_key_env)  # missing, it is better noticed now
         return [Stage("prompts", self.check_prompts), Stage("samples", self.sample, inputs=("prompts",))]
 
     def check_prompts(self, directory: pathlib.Path) -> None:
         """Reads all prompts before anything is paid for, and keeps them as they were."""
-        write_candidates(directory / PROMPTS, read_prompts(self.prompts))
+        write_candidates(directory / PROMPTS, read_prompts(pathlib.Path(self.prompts).expanduser()))
 
     def sample(self, directory: pathlib.Path) -> None:
         """Asks for what is not there yet; writes ``samples.jsonl``, ``candidates.jsonl`` for judges, ``spending.json``.

@@ -231,6 +231,9 @@ def test_a_model_or_file_that_is_not_there_is_named(tmp_path: Path, model: Path)
         tiny(model, candidates=str(tmp_path / "absent.jsonl")).stages()
     with pytest.raises(ValueError, match=r"the 256 positions of .*together at most"):
         tiny(model, lengths=Lengths(prompt=200, response=60)).stages()
+    adapters = TuningConfig(parameters="adapters", lora=LoraConfig(targets=("q_proj",)))
+    with pytest.raises(ValueError, match=r"'q_proj'.*attention/query"):
+        tiny(model, tuning=adapters).stages()
 
 
 @pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("loss_variants/")])

@@ -99,11 +99,16 @@ def test_a_share_of_failures_can_be_allowed(tmp_path: pathlib.Path):
     assert [example.id for example in examples] == ["a", "c"]
 
 
-def test_the_shipped_config_asks_for_prompts_and_for_the_key_before_anything_runs(monkeypatch: pytest.MonkeyPatch):
-    configured = load("sampling/endpoint")
+def test_the_shipped_config_asks_for_prompts_and_for_the_key_before_anything_runs(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    configured, prompts = load("sampling/endpoint"), tmp_path / "prompts.jsonl"
     with pytest.raises(ValueError, match="give yours with --prompts"):
         configured.stages()
+    with pytest.raises(ValueError, match="there is no file .*prompts.jsonl"):
+        dataclasses.replace(configured, prompts=str(prompts)).stages()
+    prompts.write_text('{"id": "a", "prompt": "one"}\n')
     monkeypatch.delenv("TEACHER_KEY", raising=False)
     endpoint = dataclasses.replace(configured.endpoint, api_key_env="TEACHER_KEY")
     with pytest.raises(ValueError, match="TEACHER_KEY .* is not set"):
-        dataclasses.replace(configured, prompts="prompts.jsonl", endpoint=endpoint).stages()
+        dataclasses.replace(configured, prompts=str(prompts), endpoint=endpoint).stages()
