@@ -104,15 +104,50 @@ class Fields:
 
     def objects(self, field: str) -> list[Fields]:
         """A list of objects."""
-        value = self._take(field, optional=False)
-        if not isinstance(value, list):
-            raise self.error(field, f"a list is wanted, got {_shown(value)}")
+        value = self._list(field)
         path = ".".join(part for part in (self.path, field) if part)
         return [Fields(item, where=self.where, path=f"{path}[{index}]") for index, item in enumerate(value)]
 
+    def texts(self, field: str) -> list[str]:
+        """A list of strings; they may be of length 0."""
+        items = Fields({str(index): item for index, item in enumerate(self._list(field))}, where=self.where)
+        try:
+            return [items.text(name, empty=True) for name in items.names()]
+        except RecordError as error:
+            raise self.error(f"{field}[{error.field}]", error.reason) from error
+
+    def numbers(self, field: str) -> list[float]:
+        """A list of finite numbers."""
+        items = Fields({str(index): item for index, item in enumerate(self._list(field))}, where=self.where)
+        try:
+            return [items.number(name) for name in items.names()]
+        except RecordError as error:
+            raise self.error(f"{field}[{error.field}]", error.reason) from error
+
+    def _list(self, field: str) -> list[Any]:
+        value = self._take(field, optional=False)
+        if not isinstance(value, list):
+            raise self.error(field, f"a list is wanted, got {_shown(value)}")
+        return value
+
     def object(self, field: str) -> Fields:
         """An object."""
-        return Fields(self._take(field, optional=False), where=self.where, path=field)
+        path = ".".join(part for part in (self.path, field) if part)
+        return Fields(self._take(field, optional=False), where=self.where, path=path)
+
+    def optional_object(self, field: str) -> Fields | None:
+        """An object, or None where the field is absent or null."""
+        return None if self._take(field, optional=True) is None else self.object(field)
+
+    def optional_number(self, field: str) -> float | None:
+        """A finite number, or None where the field is absent or null."""
+        return None if self._take(field, optional=True) is None else self.number(field)
+
+    def items(self, field: str) -> list[Fields]:
+        """A list of anything: each item as the one field ``item`` of its own, so that it is taken by type."""
+        value = self._list(field)
+        path = ".".join(part for part in (self.path, field) if part)
+        return [Fields({"item": item}, where=self.where, path=f"{path}[{index}]") for index, item in enumerate(value)]
 
     def mapping(self, field: str) -> dict[str, Any]:
         """An object taken as it is; empty where it is absent."""
