@@ -7,8 +7,8 @@ import os
 import pathlib
 from typing import Any
 
-# Eight devices; and machine code as it comes: XLA rewrites and fuses the same, and compiling is most of what tests do.
-_FLAGS = {"xla_force_host_platform_device_count": 8, "xla_backend_optimization_level": 0}
+# Eight devices; and machine code little optimised: XLA rewrites and fuses the same, and compiling is most of the time.
+_FLAGS = {"xla_force_host_platform_device_count": 8, "xla_backend_optimization_level": 1}
 os.environ["JAX_PLATFORMS"] = "cpu"
 for _flag, _value in _FLAGS.items():
     if _flag not in os.environ.get("XLA_FLAGS", ""):

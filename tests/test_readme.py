@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import re
 import shlex
@@ -44,7 +45,7 @@ def test_a_command_names_what_is_there(words: list[str]) -> None:
         known |= {"--" + path.replace("_", "-") for path in config.flatten(config.load(words[2]))}
     else:
         valued = set(re.findall(r"(--[a-z-]+) [^\]]", usage))
-        places = [word for before, word in zip(words[1:], words[2:], strict=False) if before not in valued]
+        places = [word for before, word in itertools.pairwise(words[1:]) if before not in valued]
         assert len([word for word in places if word not in given]) == len(re.findall(r"\b(?:SRC|DST|DIR)\b", usage))
     assert set(given) <= known
 

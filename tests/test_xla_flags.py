@@ -16,7 +16,7 @@ from jaxrefine.models.layers import RMSNorm
 
 EPS = 1e-6
 AS_USERS_DO = {"xla_backend_optimization_level": 3}
-"""Tests run at level 0."""
+"""Other tests run at level 1."""
 
 
 def _gradient_of_norm(cotangent: np.ndarray, x: np.ndarray, scale: np.ndarray) -> np.ndarray:

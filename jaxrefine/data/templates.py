@@ -110,7 +110,12 @@ def instruction_prompt(instruction: str, input: str = "", templates: Mapping[str
     return templates["instruction"].render(instruction=instruction)
 
 
-def load_templates(path: pathlib.Path | str) -> dict[str, Template]:
+def load_templates(
+    path: pathlib.Path | str,
+    *,
+    roles: Mapping[str, Role] = ROLES,
+    shipped: Mapping[str, Template] = TEMPLATES,
+) -> dict[str, Template]:
     r"""The templates of a TOML file in place of the shipped ones; those that it does not name stay.
 
     A line a role: ``question = "Q: {question}\nA:"``. TOML rather than plain text, because a template's last
@@ -118,8 +123,10 @@ def load_templates(path: pathlib.Path | str) -> dict[str, Template]:
 
     Args:
       path: the file.
+      roles: what it may name.
+      shipped: what stands for a role that it does not name.
     Returns:
-      A template for every role in ``ROLES``.
+      A template for every role.
     Raises:
       ValueError: not TOML, an unknown role, a missing or unknown field; names the file, the role, the field.
     """
@@ -128,17 +135,17 @@ def load_templates(path: pathlib.Path | str) -> dict[str, Template]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    templates = dict(TEMPLATES)
+    templates = dict(shipped)
     for name, text in table.items():
-        if name not in ROLES:
-            raise ValueError(f"{path}: {unknown_name(name, ROLES, 'template')}")
+        if name not in roles:
+            raise ValueError(f"{path}: {unknown_name(name, roles, 'template')}")
         if not isinstance(text, str):
             raise ValueError(f"{path}: {name}: a template is text, got {type(text).__name__}")
         try:
             template = Template(name, text)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        role = ROLES[name]
+        role = roles[name]
         for field in sorted(template.fields - role.required - role.optional):
             raise ValueError(f"{path}: {name}: {unknown_name(field, role.required | role.optional, 'field')}")
         for field in sorted(role.required - template.fields):

@@ -92,8 +92,8 @@ def dequantize(
 ) -> Float[Array, "*stacked outputs inputs"]:
     """The weights again, rounded; which format it is, the dtype of ``values`` says.
 
-    >>> dequantize(**quantize(jnp.array([[1.0, -3.0]]), "nf4"), dtype=jnp.float32).round(3).tolist()
-    [[1.014, -3.0]]
+    >>> [round(float(w), 3) for w in dequantize(**quantize(jnp.array([[1.0, -3.0]]), "nf4"), dtype=jnp.float32)[0]]
+    [1.014, -3.0]
     """
     if values.dtype == jnp.int8:
         unit = values.astype(jnp.float32) / 127.0
