@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bench_generate, bench_logprobs, bench_packing, bench_train_step, measure
+from benchmarks import bench_generate, bench_logprobs, bench_lora, bench_packing, bench_train_step, measure
 from jaxrefine.models.attention import ATTENTION
+from jaxrefine.models.lora import LoraConfig
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 TINY = measure.Model(vocab_size=61, width=16, num_layers=2, num_heads=2, num_kv_heads=1, hidden_width=24)
@@ -81,9 +82,10 @@ def train_steps(**changes: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_every_kind_of_objective_takes_finite_steps():
-    records = train_steps()
-    assert [record["kind"] for record in records] == list(bench_train_step.KINDS)
+def test_kinds_of_objectives_take_finite_steps():
+    kinds = ("ranking", "classification", "distillation")  # the others: tests/training/test_objectives.py
+    records = train_steps(kinds=kinds)
+    assert [record["kind"] for record in records] == list(kinds)
     for record in records:
         assert record["finite"]
         assert math.isfinite(record["last_loss"])
@@ -101,6 +103,22 @@ def test_a_train_step_does_not_depend_on_the_attention_backend():
     assert [record["attention"] for record in records] == list(ATTENTION)
     first = records[0]["first_loss"]
     assert [record["first_loss"] for record in records] == pytest.approx([first] * len(records), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_adapters_are_compared_with_training_everything():
+    lora = LoraConfig(rank=2, targets=("attention/query",))
+    options = bench_lora.Options(
+        bases=("nf4",), lora=lora, groups=4, rows=2, candidates=3, prompt=6, response=4, model=TINY, repeats=2
+    )
+    everything, adapters = lines(bench_lora.run(options))
+    assert (everything["base"], everything["drift"], everything["time_ratio"]) == ("all", 0.0, 1.0)
+    assert everything["trained"] == everything["model"]["num_params"]
+    assert adapters["trained"] == 2 * 2 * (16 + 16)  # layers, rank, in and out
+    assert 0 < adapters["drift"] < 0.1
+    assert adapters["finite"]
+    assert adapters["state_ratio"] == everything["state_bytes"] / adapters["state_bytes"] > 1
+    assert set(adapters["seconds"]) == SPREAD
 
 
 def test_a_kind_of_objective_that_is_not_there_is_named_with_the_nearest():

@@ -61,9 +61,7 @@ def test_logprobs_are_those_of_the_packed_scorer(policy):
 @pytest.mark.parametrize(
     "name",
     [
-        "multi-head, tied",
         "multi-query, biases",
-        "llama3 scaling",
         "prescaled linear bias, window in one layer",
         "local base, scaled global one, normalised heads",
         "post-norm, projected embedding",

@@ -123,9 +123,8 @@ def test_gradients_are_those_of_the_weights_through_the_product():
         np.testing.assert_allclose(found[path], 2.0 * expected, rtol=0, atol=1e-5 * np.abs(2.0 * expected).max())
 
 
-@pytest.mark.parametrize("base", ["bfloat16", "nf4"])
-def test_a_mesh_of_eight_gives_what_one_device_gives(base):
-    objective, params, frozen = started("pairwise", base=base)
+def test_a_mesh_of_eight_gives_what_one_device_gives():
+    objective, params, frozen = started("pairwise", base="nf4")
     sgd = make_optimizer(OptimizerConfig(name="sgd", learning_rate=0.1, schedule="constant", clip_norm=None), 2)
     found = []
     for mesh in (one_device(), make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))):

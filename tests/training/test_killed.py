@@ -19,7 +19,7 @@ TIMES = ("step_seconds", "tokens_per_second", "scored_tokens_per_second")
 
 
 def begin(workdir):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=1"}
     command = [sys.executable, str(SCRIPT), str(workdir), str(STEPS)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -25,7 +25,7 @@ def free_port():
 
 
 def begin(out, count, num_devices, sizes, *extra):
-    flags = f"--xla_force_host_platform_device_count={num_devices}"
+    flags = f"--xla_force_host_platform_device_count={num_devices} --xla_backend_optimization_level=1"
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     port = free_port()
     return [
