@@ -101,6 +101,7 @@ def run(options: Options) -> Iterator[dict[str, Any]]:
             "state_ratio": held["all"]["state_bytes"] / held[base]["state_bytes"],
             "seconds": measure.spread(taken),
             "time_ratio": median / of_all,
+            "flops_ratio": compiled[base].flops / compiled["all"].flops,  # XLA's counts: loops once, in both
             "peak_memory_bytes": compiled[base].peak_memory_bytes,
             "peak_ratio": compiled["all"].peak_memory_bytes / compiled[base].peak_memory_bytes,
             "compile_seconds": compiled[base].compile_seconds,
