@@ -24,7 +24,7 @@ from jaxrefine.artefacts.atomic import new_directory, read_json, write_json
 from jaxrefine.config import unknown_name
 from jaxrefine.conversion.apply import abstract_params, by_path, nested
 from jaxrefine.conversion.tensors import open_torch
-from jaxrefine.conversion.writing import write_safetensors
+from jaxrefine.conversion.writing import check_replaceable, write_safetensors
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.encoder_config import EncoderConfig
 from jaxrefine.models.families import family_of
@@ -117,8 +117,7 @@ def save_adapters(
     """
     directory = pathlib.Path(directory)
     described = family_of(family, "save_adapters")
-    if directory.exists() and any(directory.iterdir()) and not (directory / CONFIG).is_file():
-        raise ValueError(f"{directory} is there and holds no {CONFIG}: it is no adapters', and is not replaced")
+    check_replaceable(directory, CONFIG, "directory of adapters")
     tensors: dict[str, np.ndarray] = {}
     ranks: dict[str, int] = {}
     alphas: dict[str, float] = {}

@@ -81,15 +81,20 @@ def write_model(
         multihost_utils.sync_global_devices(f"write_model {directory.name}")
 
 
-def check_replaceable(directory: pathlib.Path) -> None:
-    """What the directory replaces is nothing, empty, or a model directory.
+def check_replaceable(directory: pathlib.Path, holds: str = CONFIG, what: str = "model directory") -> None:
+    """What the directory replaces is nothing, empty, or of its own kind.
+
+    Args:
+      directory: to be written.
+      holds: the file that one of its kind has.
+      what: the kind.
 
     Raises:
       ValueError: it is anything else.
     """
     empty = not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
-    if not empty and not (directory / CONFIG).is_file():
-        raise ValueError(f"{directory} is there and holds no {CONFIG}: it is no model directory, and is not replaced")
+    if not empty and not (directory / holds).is_file():
+        raise ValueError(f"{directory} is there and holds no {holds}: it is no {what}, and is not replaced")
 
 
 def plan(

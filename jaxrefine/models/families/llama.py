@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.families.attributes import check_known, check_value, flag, integer, number
+from jaxrefine.models.families.llama_layout import LINEAR, layer_rule
 from jaxrefine.models.families.rope import PARTIAL, read_rope, write_rope
 from jaxrefine.models.weights import Family, Rule
 
@@ -136,26 +137,12 @@ def extra_attributes(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in _WRITTEN}
 
 
-def _layer(theirs: str, ours: str) -> Rule:
-    return Rule(f"model.layers.{{layer}}.{theirs}", f"layers/{ours}")
-
-
-_LINEAR = {
-    "self_attn.q_proj": "attention/query",
-    "self_attn.k_proj": "attention/key",
-    "self_attn.v_proj": "attention/value",
-    "self_attn.o_proj": "attention/out",
-    "mlp.gate_proj": "feed_forward/gate",
-    "mlp.up_proj": "feed_forward/up",
-    "mlp.down_proj": "feed_forward/down",
-}
-
 WEIGHTS: tuple[Rule, ...] = (
     Rule("model.embed_tokens.weight", "embed/embedding"),
-    _layer("input_layernorm.weight", "attention_norm/scale"),
-    *(_layer(f"{theirs}.weight", f"{ours}/kernel") for theirs, ours in _LINEAR.items()),
-    *(_layer(f"{theirs}.bias", f"{ours}/bias") for theirs, ours in _LINEAR.items()),
-    _layer("post_attention_layernorm.weight", "feed_forward_norm/scale"),
+    layer_rule("input_layernorm.weight", "attention_norm/scale"),
+    *(layer_rule(f"{theirs}.weight", f"{ours}/kernel") for theirs, ours in LINEAR.items()),
+    *(layer_rule(f"{theirs}.bias", f"{ours}/bias") for theirs, ours in LINEAR.items()),
+    layer_rule("post_attention_layernorm.weight", "feed_forward_norm/scale"),
     Rule("model.norm.weight", "norm/scale"),
     Rule("lm_head.weight", "head/kernel"),
 )

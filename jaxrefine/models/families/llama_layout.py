@@ -150,7 +150,7 @@ def layer_rule(theirs: str, ours: str) -> Rule:
     return Rule(f"model.layers.{{layer}}.{theirs}", f"layers/{ours}")
 
 
-_LINEAR = {
+LINEAR = {
     "self_attn.q_proj": "attention/query",
     "self_attn.k_proj": "attention/key",
     "self_attn.v_proj": "attention/value",
@@ -159,6 +159,7 @@ _LINEAR = {
     "mlp.up_proj": "feed_forward/up",
     "mlp.down_proj": "feed_forward/down",
 }
+"""Linear maps of a layer, their names to ours."""
 
 PRE_NORMS = {"input_layernorm": "attention_norm", "post_attention_layernorm": "feed_forward_norm"}
 """LLaMA's two norms a layer; of the second, the name says where it stands and not what it reads."""
@@ -175,8 +176,8 @@ def layout_rules(norms: Mapping[str, str] = PRE_NORMS, *, more: Iterable[Rule] =
         Rule("model.embed_tokens.weight", "embed/embedding"),
         *(layer_rule(f"{theirs}.weight", f"{ours}/scale") for theirs, ours in norms.items()),
         *(layer_rule(f"{theirs}.bias", f"{ours}/bias") for theirs, ours in norms.items()),
-        *(layer_rule(f"{theirs}.weight", f"{ours}/kernel") for theirs, ours in _LINEAR.items()),
-        *(layer_rule(f"{theirs}.bias", f"{ours}/bias") for theirs, ours in _LINEAR.items()),
+        *(layer_rule(f"{theirs}.weight", f"{ours}/kernel") for theirs, ours in LINEAR.items()),
+        *(layer_rule(f"{theirs}.bias", f"{ours}/bias") for theirs, ours in LINEAR.items()),
         *more,
         Rule("model.norm.weight", "norm/scale"),
         Rule("model.norm.bias", "norm/bias"),

@@ -1,38 +1,18 @@
-"""Published models older than LLaMA by their config.json: read, counted, written back without a loss."""
+"""Published models older than LLaMA by their config.json: read, and written back without a loss."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from typing import Any
 
-import jax
 import pytest
 
-from jaxrefine.conversion.apply import abstract_params
 from jaxrefine.models.families import family_of
 from tests.models.families.published_gpt_configs import MEANT_ALIKE, PUBLISHED, ROUNDED
 
 CONFIGS = {name: config for table in (PUBLISHED, ROUNDED) for name, (config, *_) in table.items()}
 SECOND_NAMES = {"n_embed", "num_attention_heads"}
-
-
-def _count(config: dict[str, Any]) -> int:
-    family = family_of(config["model_type"], "config.json")
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_params(family.from_hf(config))))
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_parameters_are_as_many_as_published(name: str) -> None:
-    config, count = PUBLISHED[name]
-    assert _count(config) == count
-
-
-@pytest.mark.parametrize("name", ROUNDED)
-def test_parameters_are_as_many_as_published_to_its_last_digit(name: str) -> None:
-    config, count, digit = ROUNDED[name]
-    assert abs(_count(config) - count) <= digit
 
 
 @pytest.mark.parametrize("name", CONFIGS)
