@@ -9,6 +9,11 @@ from typing import Any, Literal
 
 Verdict = Literal["first", "second", "tie"]
 
+SAID = "said"
+"""The field of ``meta`` with what the model that wrote the responses said of each: its log-prob and its tokens."""
+ORIGINAL = "original"
+"""The field of ``meta`` with the data's own response to a prompt, where candidates stand in its place."""
+
 
 def _check_id(id: str) -> None:
     if not isinstance(id, str) or not id:

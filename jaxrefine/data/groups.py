@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxrefine.config import unknown_name
-from jaxrefine.data.examples import Candidates, Comparison, Instruction, Routed
+from jaxrefine.data.examples import ORIGINAL, Candidates, Comparison, Instruction, Routed
 from jaxrefine.data.tokenizer import Tokenizer
 
 Ids = tuple[int, ...]
 
-MLE_ON = ("best", "right", "all", "first", "none")
+MLE_ON = ("best", "right", "all", "first", "original", "none")
 """Which responses the likelihood term reads: the first with the highest label, those with a label above 0, each of
-them, the first one (the original response of the data), none."""
+them, the first one, the data's own response (``meta["original"]``, which is read beside the candidates and not ranked),
+none."""
 
 
 Example = Instruction | Candidates | Comparison | Routed
@@ -147,6 +148,11 @@ def tokenize_group(
     if response_ids is not None and len(response_ids) != len(texts):
         raise ValueError(f"group {group_id}: {len(response_ids)} response_ids for {len(texts)} responses")
     encoded = [tokenizer.encode(text) for text in texts] if response_ids is None else [list(r) for r in response_ids]
+    if original := mle_on == "original" and isinstance(example, Candidates):
+        text = example.meta.get(ORIGINAL)
+        if not isinstance(text, str) or not text:
+            return Refused(group_id, 'mle_on is "original", and meta["original"] holds no text')
+        encoded, finished = [*encoded, tokenizer.encode(text)], (*finished, True)
     responses = []
     for ids, done in zip(encoded, finished, strict=True):
         response = _response_ids(ids, tokenizer, max_response, finished=done)
@@ -158,8 +164,9 @@ def tokenize_group(
         group_id,
         prompt,
         tuple(responses),
-        labels=labels,
-        mle_weight=mle_weights(labels, mle_on),
+        labels=(*labels, min(labels, default=0.0)) if original else labels,
+        rank_where=(True,) * len(labels) + (False,) if original else (),
+        mle_weight=(0.0,) * len(labels) + (1.0,) if original else mle_weights(labels, mle_on),
         suffix=tuple(tokenizer.encode(suffix)) if suffix else (),
         verdicts=None if words is None else (words[0], words[1]),
     )
@@ -175,6 +182,7 @@ def mle_weights(labels: Sequence[float], mle_on: str) -> tuple[float, ...]:
         return (float(mle_on == "all"),) * len(labels)
     if mle_on == "right":
         return tuple(float(label > 0) for label in labels)
+    # An instruction's only response is the original one.
     chosen = max(range(len(labels)), key=lambda n: labels[n], default=0) if mle_on == "best" else 0
     return tuple(float(n == chosen) for n in range(len(labels)))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -68,20 +67,6 @@ class Judged:
 def is_binary(rows: Iterable[Judged]) -> bool:
     """Whether all labels are right (1) or wrong (0)."""
     return all(label in (0.0, 1.0) for row in rows for label in row.example.labels)
-
-
-def number_of(identity: str) -> int:
-    """A number in 0 … 2^32 - 1 that depends on a prompt's id alone: it seeds the prompt's samples."""
-    return _hash(identity) & 0xFFFFFFFF
-
-
-def is_held_out(identity: str, share: float) -> bool:
-    """Whether a prompt is held out: by a hash of its id, so that neither order nor other prompts matter.
-
-    >>> 180 < sum(is_held_out(f"prompt-{number}", 0.2) for number in range(1000)) < 220
-    True
-    """
-    return _hash(identity) < share * 2.0**64
 
 
 def marked_answer(text: str, known: str | None) -> str | None:
@@ -177,7 +162,3 @@ def prompt_ids(prompt: Candidates, tokenizer: Tokenizer, lengths: Lengths) -> tu
     if isinstance(group, Refused):
         raise ValueError(f"prompt {prompt.id!r}: {group.reason}")
     return group.prompt
-
-
-def _hash(identity: str) -> int:
-    return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "big")

@@ -13,11 +13,12 @@ import jax
 import numpy as np
 
 from jaxrefine.artefacts.progress import progress
+from jaxrefine.conversion.loaded import LoadedModel
 from jaxrefine.conversion.pretrained import save_pretrained
+from jaxrefine.data.identity import number_of
 from jaxrefine.data.packing import PackingConfig
 from jaxrefine.evaluation.comparison import Unit
-from jaxrefine.evaluation.variant_base import BaseModel
-from jaxrefine.evaluation.variant_data import judge, number_of, prompt_ids
+from jaxrefine.evaluation.variant_data import judge, prompt_ids
 from jaxrefine.evaluation.variant_held_out import HeldOut, quality
 from jaxrefine.evaluation.variant_scoring import GroupScorer
 from jaxrefine.evaluation.variant_settings import Settings, Variant
@@ -28,6 +29,7 @@ from jaxrefine.sampling.generate import iterate
 from jaxrefine.sampling.policies import Greedy, Policy
 from jaxrefine.scoring.adapted import AdaptedObjective, freeze
 from jaxrefine.scoring.objectives import Objective, make_objective, offers
+from jaxrefine.scoring.scorers import SCORERS
 from jaxrefine.training.loop import TrainConfig, fit
 from jaxrefine.training.optimizer import Optimizer, make_optimizer
 from jaxrefine.training.state import init_params
@@ -57,7 +59,7 @@ class Runner:
     """
 
     def __init__(
-        self, settings: Settings, base: BaseModel, trainings: Mapping[int, Training], rows: Sequence[HeldOut]
+        self, settings: Settings, base: LoadedModel, trainings: Mapping[int, Training], rows: Sequence[HeldOut]
     ) -> None:
         self._settings, self._base, self._trainings, self._rows = settings, base, trainings, rows
         self._compiled: dict[str, _Compiled] = {}
@@ -103,8 +105,8 @@ class Runner:
         compiled = self._prepared(variant)
         key = jax.random.fold_in(jax.random.key(seed), 2)
         params: Params = {"model": base.params}
-        if variant.objective.scorer in _WITH_PARAMETERS:
-            params = init_params(compiled.objective, key, loader[0], mesh=base.mesh, pretrained=base.params)
+        if SCORERS[variant.objective.scorer].has_params:
+            params = init_params(compiled.objective, key, loader.batch(0), mesh=base.mesh, pretrained=base.params)
         if self._frozen is not None:
             del params["model"]
             params["adapters"] = init_adapters(jax.random.fold_in(key, 1), base.params, settings.tuning.lora)
@@ -128,7 +130,7 @@ class Runner:
     def _prepared(self, variant: Variant) -> _Compiled:
         if variant.name not in self._compiled:
             config = self._train_config(variant)
-            objective = make_objective(variant.objective, self._base.decoder)
+            objective = make_objective(variant.objective, self._base.model)
             optimizer = make_optimizer(config.optimizer, config.steps)
             adapted = self._settings.tuning.parameters == "adapters"
             trained = AdaptedObjective(objective, self._settings.tuning.lora) if adapted else objective
@@ -179,7 +181,7 @@ class Runner:
             return {}
         with progress(len(rows), description, unit="prompts") as bar:
             for index, samples in iterate(
-                base.decoder, params["model"],
+                base.model, params["model"],
                 [prompt_ids(row.judged.example, base.tokenizer, lengths) for row in rows],
                 prompt_ids=[number_of(row.id) for row in rows],
                 num_candidates=number, max_new_tokens=lengths.response, policy=policy,
@@ -195,7 +197,7 @@ class Runner:
         described = {"scorer": variant.objective.scorer, "variant": variant.name, "base": base.digest}
         save_pretrained(
             directory,
-            base.decoder.config,
+            base.model.config,
             params["model"],
             tokenizer_dir=base.directory,
             scorer=scorer,
@@ -225,10 +227,6 @@ def left_out(settings: Settings, trainings: Mapping[int, Training]) -> dict[str,
 def unit_from_record(record: Mapping[str, Any]) -> Unit:
     """The unit of a journal's record."""
     return Unit(**{**record, "loss": tuple(record["loss"])})
-
-
-_WITH_PARAMETERS = frozenset({"reward"})
-"""Scorers with parameters of their own."""
 
 
 def _finite(value: float) -> float | None:

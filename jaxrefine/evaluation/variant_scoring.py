@@ -11,9 +11,9 @@ import numpy as np
 
 from jaxrefine.artefacts.journal import Journal
 from jaxrefine.artefacts.progress import progress
+from jaxrefine.conversion.loaded import LoadedModel
 from jaxrefine.data.batch import PackedBatch
 from jaxrefine.data.packing import PackingConfig, Refused, TokenGroup, pack, unpack
-from jaxrefine.evaluation.variant_base import BaseModel
 from jaxrefine.evaluation.variant_data import Judged, token_group
 from jaxrefine.evaluation.variant_settings import Settings
 from jaxrefine.scoring.objectives import Objective
@@ -35,8 +35,8 @@ class GroupScorer:
         verdicts: lay out verdict words.
     """
 
-    def __init__(self, groups: Sequence[TokenGroup], base: BaseModel, settings: Settings, *, verdicts: bool) -> None:
-        self._decoder, self._mesh = base.decoder, base.mesh
+    def __init__(self, groups: Sequence[TokenGroup], base: LoadedModel, settings: Settings, *, verdicts: bool) -> None:
+        self._decoder, self._mesh = base.model, base.mesh
         expand = settings.attention == "expand"
         largest = PackingConfig.fit(groups, rows=1, verdicts=verdicts, expand=expand).slots
         slots = max(largest, settings.slots)
@@ -70,7 +70,7 @@ class GroupScorer:
 
 
 def score_all(
-    journal: Journal, rows: Sequence[Judged], base: BaseModel, settings: Settings, *, description: str
+    journal: Journal, rows: Sequence[Judged], base: LoadedModel, settings: Settings, *, description: str
 ) -> None:
     """Summed log-probs of the different candidates of every prompt that the journal does not hold yet.
 

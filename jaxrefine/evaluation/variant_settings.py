@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from jaxrefine.config import unknown_name
+from jaxrefine.conversion.loaded import DType
 from jaxrefine.data.arithmetic import ArithmeticConfig
 from jaxrefine.data.groups import MLE_ON
-from jaxrefine.evaluation.variant_base import DType
 from jaxrefine.evaluation.variant_data import Lengths
 from jaxrefine.sampling.policies import Policy
 from jaxrefine.scoring.adapted import TuningConfig

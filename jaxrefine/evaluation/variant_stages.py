@@ -14,16 +14,18 @@ from jaxrefine.artefacts.atomic import read_json, write_json
 from jaxrefine.artefacts.journal import Journal
 from jaxrefine.artefacts.progress import progress, say
 from jaxrefine.artefacts.stages import input_directory
+from jaxrefine.conversion.loaded import LoadedModel, Placement, load_model
 from jaxrefine.data.arithmetic import generate
 from jaxrefine.data.examples import Candidates
+from jaxrefine.data.identity import is_held_out
 from jaxrefine.data.readers import read_candidates, read_gsm8k_solutions, write_candidates
 from jaxrefine.data.templates import TEMPLATES
 from jaxrefine.evaluation.comparison import METRICS, compare
 from jaxrefine.evaluation.report import print_table, write_report
-from jaxrefine.evaluation.variant_base import BaseModel, load_base, sample_into, sampled
-from jaxrefine.evaluation.variant_data import Judged, cut_share, is_binary, is_held_out, judged_texts
+from jaxrefine.evaluation.variant_data import Judged, cut_share, is_binary, judged_texts
 from jaxrefine.evaluation.variant_held_out import HeldOut, ceiling, held_out, start_quality, unavailable
 from jaxrefine.evaluation.variant_run import Runner, left_out, unit_from_record
+from jaxrefine.evaluation.variant_sampling import sample_into, sampled
 from jaxrefine.evaluation.variant_scoring import score_all
 from jaxrefine.evaluation.variant_settings import Settings
 from jaxrefine.evaluation.variant_training import Training, training
@@ -143,22 +145,24 @@ def report(settings: Settings, directory: Path) -> None:
     say(f"report: {path}")
 
 
-_load_base = functools.lru_cache(maxsize=1)(load_base)
+_load_model = functools.lru_cache(maxsize=1)(load_model)
 
 
-def _base(settings: Settings) -> BaseModel:
+def _base(settings: Settings) -> LoadedModel:
     """Loaded once a process."""
-    return _load_base(
-        settings.directory,
+    if jax.process_count() > 1:
+        raise ValueError("the comparison of loss variants runs in one process (with as many devices as it has)")
+    placement = Placement(
         dtype=settings.dtype,
         mesh=settings.mesh,
         num_devices=settings.num_devices,
         attention=settings.attention,
         remat=settings.remat,
     )
+    return _load_model(settings.directory, placement)
 
 
-def _checked_base(settings: Settings, directory: Path) -> BaseModel:
+def _checked_base(settings: Settings, directory: Path) -> LoadedModel:
     loaded = _base(settings)
     known = read_json(input_directory(directory, "prompts") / MODEL)["digest"]
     if loaded.digest != known:
@@ -188,11 +192,11 @@ def _prompts(directory: Path, name: str) -> list[Candidates]:
     return read_candidates(input_directory(directory, "prompts") / name, min_candidates=0)
 
 
-def _provenance(settings: Settings, model: BaseModel, policy: Any, seed: int) -> dict[str, Any]:
+def _provenance(settings: Settings, model: LoadedModel, policy: Any, seed: int) -> dict[str, Any]:
     return {"model": model.digest, "policy": dataclasses.asdict(policy), "seed": seed}
 
 
-def _trainings(settings: Settings, directory: Path, model: BaseModel, *, scored: bool = True) -> dict[int, Training]:
+def _trainings(settings: Settings, directory: Path, model: LoadedModel, *, scored: bool = True) -> dict[int, Training]:
     train = _prompts(directory, TRAIN)
     found = {}
     for seed in settings.seeds:
@@ -206,7 +210,7 @@ def _trainings(settings: Settings, directory: Path, model: BaseModel, *, scored:
     return found
 
 
-def _held_out(settings: Settings, directory: Path, model: BaseModel, *, scored: bool = True) -> list[HeldOut]:
+def _held_out(settings: Settings, directory: Path, model: LoadedModel, *, scored: bool = True) -> list[HeldOut]:
     rows = _prompts(directory, HELD_OUT)
     judged: Sequence[Judged]
     if settings.candidates is None:
@@ -236,7 +240,7 @@ def _start_answers(settings: Settings, directory: Path) -> tuple[dict[str, list[
     return found[0], found[1]
 
 
-def _facts(settings: Settings, directory: Path, model: BaseModel, rows: Sequence[HeldOut]) -> dict[str, Any]:
+def _facts(settings: Settings, directory: Path, model: LoadedModel, rows: Sequence[HeldOut]) -> dict[str, Any]:
     device = model.mesh.devices.flat[0]
     trainings = _trainings(settings, directory, model)
     train = [group for data in trainings.values() for group in data.groups]
@@ -253,6 +257,6 @@ def _facts(settings: Settings, directory: Path, model: BaseModel, rows: Sequence
         "best that re-ranking could reach": "–" if (best := ceiling(rows)) is None else f"{100 * best:.1f} %",
         "training": f"{settings.steps} steps of {settings.groups_per_step} prompts; seeds {list(settings.seeds)}",
         "trained": str(settings.tuning),
-        "device": f"{model.mesh.size} x {device.device_kind}, {model.decoder.dtype}, jax {jax.__version__}",
+        "device": f"{model.mesh.size} x {device.device_kind}, {model.model.dtype}, jax {jax.__version__}",
         "metrics": f"{len(METRICS) - len(unavailable(rows))} of {len(METRICS)} could be measured",
     }

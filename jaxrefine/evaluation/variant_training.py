@@ -6,11 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from jaxrefine.data.batch import PackedBatch
 from jaxrefine.data.groups import mle_weights
-from jaxrefine.data.packing import PackingConfig, Refused, TokenGroup, batch_from_groups, plan_rows
+from jaxrefine.data.packing import PackingConfig, Refused, TokenGroup
+from jaxrefine.data.steps import StepLoader, Steps, fit_steps, shuffled_steps
 from jaxrefine.data.tokenizer import Tokenizer
 from jaxrefine.evaluation.variant_data import Judged, token_group
 from jaxrefine.evaluation.variant_settings import Settings
@@ -24,7 +22,7 @@ class Training:
     """Prompts with different candidates of different labels."""
     groups: tuple[TokenGroup, ...]
     """The same, as tokens, with reference scores once they are known."""
-    steps: tuple[tuple[int, ...], ...]
+    steps: Steps
     """Indices into ``groups``."""
     refused: tuple[Refused, ...] = ()
 
@@ -72,30 +70,9 @@ def training(
     return Training(
         judged=tuple(judged),
         groups=tuple(groups),
-        steps=order(len(groups), settings.steps, settings.groups_per_step, seed=seed),
+        steps=shuffled_steps(len(groups), settings.steps, settings.groups_per_step, seed=seed),
         refused=tuple(refused),
     )
-
-
-def order(num_groups: int, num_steps: int, groups_per_step: int, *, seed: int) -> tuple[tuple[int, ...], ...]:
-    """Which groups are in each step: shuffled anew each time all were seen, none twice in a step.
-
-    >>> steps = order(5, 4, 2, seed=0)
-    >>> [len(set(step)) for step in steps], sorted(steps[0] + steps[1])[:1] != []
-    ([2, 2, 2, 2], True)
-    """
-    generator = np.random.default_rng((seed, 1))
-    size = min(groups_per_step, num_groups)
-    steps: list[tuple[int, ...]] = []
-    waiting: list[int] = []
-    for _ in range(num_steps):
-        if len(waiting) < size:
-            # Those that wait come last in the new round, so that no step has a group twice.
-            fresh = generator.permutation(num_groups).tolist()
-            waiting += sorted(fresh, key=lambda index: index in waiting)
-        steps.append(tuple(waiting[:size]))
-        waiting = waiting[size:]
-    return tuple(steps)
 
 
 def layout(trainings: Mapping[int, Training], settings: Settings, *, verdicts: bool, num_shards: int) -> PackingConfig:
@@ -107,23 +84,16 @@ def layout(trainings: Mapping[int, Training], settings: Settings, *, verdicts: b
         verdicts: lay out verdict words.
         num_shards: rows are a multiple of it.
     """
-    groups = [group for data in trainings.values() for group in data.groups]
-    expand = settings.attention == "expand"
-    largest = PackingConfig.fit(groups, rows=1, verdicts=verdicts, expand=expand).slots
-    config = PackingConfig.fit(groups, rows=1, slots=max(largest, settings.slots), verdicts=verdicts, expand=expand)
-    rows = max(len(_rows(data, step, config)) for data in trainings.values() for step in data.steps)
-    return dataclasses.replace(config, rows=-(-rows // num_shards) * num_shards)
+    return fit_steps(
+        [(data.groups, data.steps) for data in trainings.values()],
+        slots=settings.slots,
+        multiple_of_rows=num_shards,
+        verdicts=verdicts,
+        expand=settings.attention == "expand",
+    )
 
 
-def batches(data: Training, config: PackingConfig, *, mle_on: str) -> list[PackedBatch]:
+def batches(data: Training, config: PackingConfig, *, mle_on: str) -> StepLoader:
     """The batches of a seed, one a step, for a variant whose likelihood reads these candidates."""
     weighted = [dataclasses.replace(group, mle_weight=mle_weights(group.labels, mle_on)) for group in data.groups]
-    return [
-        batch_from_groups([[weighted[index] for index in row] for row in _rows(data, step, config)], config)
-        for step in data.steps
-    ]
-
-
-def _rows(data: Training, step: Sequence[int], config: PackingConfig) -> list[list[int]]:
-    planned = plan_rows([config.measure(data.groups[index]) for index in step], config)
-    return [[step[place] for place in row] for row in planned]
+    return StepLoader(weighted, data.steps, config)

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxrefine.data.examples import Candidates
+from jaxrefine.data.examples import SAID, Candidates
 from jaxrefine.data.groups import Refused
 from jaxrefine.judging.local import LocalModel, PackedScorer, Rows
 from jaxrefine.judging.prompts import hand_over
@@ -21,9 +21,6 @@ from jaxrefine.sampling.responder import Continuation, Failure, Reply, Scorer
 from jaxrefine.scoring.scorers import SequenceLogProb
 
 VERSION = "1"
-SAID = "said"
-"""The field of ``meta`` with what the teacher itself said of each response: its log-prob and its tokens."""
-
 _ROUNDING = 1e-3
 
 

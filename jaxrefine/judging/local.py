@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxrefine.conversion.loaded import LoadedModel
 from jaxrefine.data.examples import Candidates
 from jaxrefine.data.groups import Refused, TokenGroup, tokenize_group
 from jaxrefine.data.packing import PackingConfig, pack, plan_rows, unpack
@@ -41,6 +42,23 @@ class LocalModel:
     def weights(self) -> str:
         """What tells these parameters from others."""
         return self.version or params_digest(self.params)
+
+
+def local_model(loaded: LoadedModel, name: str = "") -> LocalModel:
+    """A loaded directory as judges take it.
+
+    Args:
+        loaded: with its tokenizer.
+        name: for the provenance; empty is the directory's own.
+    """
+    return LocalModel(
+        model=loaded.model,
+        params=loaded.params,
+        tokenizer=loaded.tokenizer,
+        name=name or loaded.directory.resolve().name,
+        version=loaded.digest,
+        mesh=loaded.mesh,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,6 +115,8 @@ class PackedScorer:
         scorer_params: of a head.
         score_responses: whether log-probs of responses are read.
         whole_prompts: refuse a prompt that is too long instead of dropping its start.
+        suffix: text between a response and its verdict.
+        verdicts: the words for right and wrong, with their leading space, where the scorer reads verdicts.
     """
 
     def __init__(
@@ -108,9 +128,12 @@ class PackedScorer:
         scorer_params: Params = None,
         score_responses: bool,
         whole_prompts: bool = False,
+        suffix: str = "",
+        verdicts: tuple[str, str] | None = None,
     ) -> None:
         self.rows = rows
         self._whole_prompts = whole_prompts
+        self._suffix, self._verdicts = suffix, verdicts
         self._local, self._score_responses = local, score_responses
         self._params = {"model": local.params} | ({} if scorer_params is None else {"scorer": scorer_params})
         self._score = make_score(Objective(model=local.model, scorer=scorer), mesh=local.mesh)
@@ -158,6 +181,8 @@ class PackedScorer:
             group_id=index,
             max_prompt=limit + self._whole_prompts,
             max_response=self.rows.max_response,
+            suffix=self._suffix,
+            verdicts=self._verdicts,
         )
         if self._whole_prompts and isinstance(group, TokenGroup) and len(group.prompt) > limit:
             return Refused(index, f"its prompt is longer than {limit} tokens")
@@ -178,6 +203,7 @@ class PackedScorer:
             "expand": getattr(self._local.model, "attention", None) == "expand",
             "share_prompt": self._causal,
             "score_responses": self._score_responses,
+            "verdicts": self._verdicts is not None,
         }
         tight = PackingConfig.fit(groups, rows=1, **options)
         total = sum(tight.measure(group).slots for group in groups)

@@ -164,12 +164,14 @@ class ScorerKind:
     """Of "scores", "verdicts", "logits"."""
     logprobs: bool
     """Its scores are log-probabilities: at most 0, comparable with a reference model's."""
+    has_params: bool = False
+    """It has parameters of its own: a head."""
 
 
 SCORERS: dict[str, ScorerKind] = {
     "sequence": ScorerKind(SequenceLogProb, frozenset({"scores"}), logprobs=True),
     "verdict": ScorerKind(VerdictLogOdds, frozenset({"scores", "verdicts"}), logprobs=True),
-    "reward": ScorerKind(RewardHead, frozenset({"scores"}), logprobs=False),
-    "router": ScorerKind(RouterHead, frozenset({"logits"}), logprobs=False),
+    "reward": ScorerKind(RewardHead, frozenset({"scores"}), logprobs=False, has_params=True),
+    "router": ScorerKind(RouterHead, frozenset({"logits"}), logprobs=False, has_params=True),
 }
 """Name -> scorer."""

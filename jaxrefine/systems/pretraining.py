@@ -17,6 +17,7 @@ from jaxrefine.artefacts.manifest import versions
 from jaxrefine.artefacts.progress import progress
 from jaxrefine.artefacts.stages import Stage, input_directory
 from jaxrefine.config import show
+from jaxrefine.conversion.loaded import LoadedModel, Placement, load_model
 from jaxrefine.conversion.pretrained import load_pretrained, save_pretrained
 from jaxrefine.data.arithmetic import ArithmeticConfig, Problem, problem
 from jaxrefine.data.examples import Candidates
@@ -24,8 +25,8 @@ from jaxrefine.data.loader import Loader
 from jaxrefine.data.packing import PackingConfig, Refused, TokenGroup, reasons, tokenize_group
 from jaxrefine.data.tokenizer import FastTokenizer, load_tokenizer, train_tokenizer
 from jaxrefine.evaluation.metrics import bootstrap, make_resamples
-from jaxrefine.evaluation.variant_base import BaseModel, load_base, sample_into, sampled
 from jaxrefine.evaluation.variant_data import Lengths
+from jaxrefine.evaluation.variant_sampling import sample_into, sampled
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.decoder import Decoder
 from jaxrefine.sampling.policies import Greedy, Policy
@@ -133,7 +134,7 @@ class PretrainingConfig:
     def evaluate(self, directory: pathlib.Path) -> None:
         """Accuracy of the exported files on the test split: greedy, sampled, of the best of k; and the card."""
         model = input_directory(directory, "export") / self.name
-        base = load_base(model, mesh=self.train.mesh, num_devices=self.num_devices)
+        base = load_model(model, Placement(mesh=self.train.mesh, num_devices=self.num_devices))
         problems = [problem("test", i, self.seed, self.world) for i in range(self.num_test_problems)]
         greedy = self._solved(base, problems, directory / "greedy.jsonl", Greedy, 1)
         samples = self._solved(base, problems, directory / "samples.jsonl", self.policy, self.num_candidates)
@@ -159,7 +160,7 @@ class PretrainingConfig:
         write_text(directory / "README.md", card(self, metrics, versions()))
 
     def _solved(
-        self, base: BaseModel, problems: list[Problem], file: pathlib.Path, policy: Policy, num: int
+        self, base: LoadedModel, problems: list[Problem], file: pathlib.Path, policy: Policy, num: int
     ) -> Float[np.ndarray, "problems k"]:
         """1 where a sample's marked answer is the problem's, else 0."""
         prompts = [Candidates(p.id, p.instruction().prompt, answer=str(p.answer)) for p in problems]

@@ -16,10 +16,9 @@ from jaxrefine.config import load, shipped
 from jaxrefine.conversion.pretrained import load_pretrained
 from jaxrefine.data.examples import Candidates
 from jaxrefine.data.readers import write_candidates
-from jaxrefine.evaluation import variant_base, variant_data, variant_run
+from jaxrefine.evaluation import variant_data, variant_run, variant_sampling
 from jaxrefine.evaluation.comparison import METRICS, START
 from jaxrefine.evaluation.variant_data import Lengths
-from jaxrefine.evaluation.variant_training import order
 from jaxrefine.evaluation.variants import LossVariants, Variant
 from jaxrefine.models.lora import LoraConfig
 from jaxrefine.scoring.adapted import TuningConfig
@@ -65,7 +64,7 @@ def lenient() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(variant_run, "judge", judge)
-        patch.setattr(variant_base, "judge", judge)
+        patch.setattr(variant_sampling, "judge", judge)
         yield
 
 
@@ -187,14 +186,6 @@ def test_right_and_wrong_candidates_with_answers_give_every_metric(model: Path, 
         moved = np.abs(before["layers"]["attention"][name]["kernel"] - after["layers"]["attention"][name]["kernel"])
         step = np.abs(before["layers"]["attention"][name]["kernel"]).max() / 127
         assert (moved.max() > step) == (name == "query")
-
-
-def test_what_a_seed_draws_is_alike_for_all_variants_and_differs_between_seeds() -> None:
-    assert order(20, 6, 4, seed=0) == order(20, 6, 4, seed=0) != order(20, 6, 4, seed=1)
-    for steps in (order(7, 20, 3, seed=2), order(3, 9, 8, seed=2)):
-        assert all(len(set(step)) == len(step) for step in steps)
-    seen = np.bincount([index for step in order(7, 14, 3, seed=0) for index in step])
-    assert seen.tolist() == [6] * 7
 
 
 def test_identical_candidates_count_once_and_keep_their_places() -> None:

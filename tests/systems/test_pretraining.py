@@ -13,12 +13,13 @@ import pytest
 from jaxrefine import config
 from jaxrefine.artefacts.journal import Journal
 from jaxrefine.artefacts.stages import run_stages
+from jaxrefine.conversion.loaded import Placement, load_model
 from jaxrefine.conversion.pretrained import load_pretrained
 from jaxrefine.data.arithmetic import generate, problem
 from jaxrefine.data.examples import Candidates
 from jaxrefine.data.tokenizer import load_tokenizer
-from jaxrefine.evaluation.variant_base import load_base, sample_into, sampled
 from jaxrefine.evaluation.variant_data import Lengths
+from jaxrefine.evaluation.variant_sampling import sample_into, sampled
 from jaxrefine.sampling.policies import Greedy
 
 pytestmark = pytest.mark.slow
@@ -93,7 +94,7 @@ def test_a_shipped_model_is_small(name: str) -> None:
 
 def test_the_shipped_small_model_shows_the_gap_that_the_papers_study(tmp_path: pathlib.Path) -> None:
     recipe = config.load("arithmetic/pretrain")
-    base = load_base(SHIPPED / "arithmetic-small", mesh=recipe.train.mesh, num_devices=1)
+    base = load_model(SHIPPED / "arithmetic-small", Placement(mesh=recipe.train.mesh, num_devices=1))
     prompts = [
         Candidates(p.id, p.instruction().prompt, answer=str(p.answer)) for p in generate("test", 120, recipe.seed)
     ]
