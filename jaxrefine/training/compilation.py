@@ -71,6 +71,11 @@ class Step:
             self.compiled[signature] = self._compile(tree, batch)
         return self.compiled[signature]
 
+    def shapes(self, tree: Any, batch: Any) -> Any:
+        """The shapes of the function's result, without compiling or computing it."""
+        with jax.set_mesh(self.mesh):
+            return jax.eval_shape(self._function, tree, batch)
+
     def _compile(self, tree: Any, batch: PackedBatch) -> CompiledStep:
         start = time.perf_counter()
         tree = abstract(tree)

@@ -1,0 +1,131 @@
+"""A fine-tuning at full size without weights, data or time: whether its step fits together, and how large it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxrefine.data.groups import TokenGroup, mle_weights
+from jaxrefine.data.steps import StepLoader, fit_steps
+from jaxrefine.models.config import TransformerConfig
+from jaxrefine.models.decoder import Decoder
+from jaxrefine.models.encoder import Encoder
+from jaxrefine.models.encoder_config import EncoderConfig
+from jaxrefine.models.lora import init_adapters
+from jaxrefine.scoring.adapted import AdaptedObjective, freeze
+from jaxrefine.scoring.objectives import Objective, ObjectiveConfig, make_objective
+from jaxrefine.sharding import MeshConfig, make_mesh
+from jaxrefine.training.finetuning import Finetuning
+from jaxrefine.training.optimizer import make_optimizer
+from jaxrefine.training.state import abstract_state
+from jaxrefine.training.step import make_train_step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FullSize:
+    """What one step of a fine-tuning reads and changes."""
+
+    num_params: int
+    """Of the model, frozen ones included."""
+    num_trained: int
+    """Of them and of heads and adapters, those that the optimiser holds moments of."""
+    rows: tuple[int, int, int]
+    """[A, B/A, S]: microbatches, rows of each, tokens of a row."""
+    metrics: tuple[str, ...]
+    """Names of what the step reports."""
+
+
+def full_size(
+    config: Finetuning,
+    model: TransformerConfig | EncoderConfig,
+    *,
+    num_candidates: int,
+    steps: int = 1000,
+    mesh: Mesh | None = None,
+    remat: str = "full",
+) -> FullSize:
+    """Traces the very train step of a fine-tuning on batches as long as its limits allow; nothing is computed.
+
+    Args:
+        config: what to learn.
+        model: at full size.
+        num_candidates: responses a prompt, the original one included; 0 for queries to be routed.
+        steps: of the schedule.
+        mesh: None is one device.
+        remat: of the model.
+
+    Raises:
+        ValueError: whatever does not fit together: an objective and its data, rows and microbatches, shapes.
+    """
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1]) if mesh is None else mesh
+    decodes = isinstance(model, TransformerConfig)
+    module: Any = (
+        Decoder(model, dtype=jnp.bfloat16, attention="expand", remat=remat)
+        if isinstance(model, TransformerConfig)
+        else Encoder(model, dtype=jnp.bfloat16, remat=remat)
+    )
+    groups = [_longest(config, index, num_candidates) for index in range(config.groups_per_step)]
+    order = (tuple(range(len(groups))),)
+    shards = int(mesh.shape["data"] * mesh.shape["fsdp"])
+    packing = fit_steps(
+        [(groups, order)],
+        slots=config.slots,
+        multiple_of_rows=shards * config.num_microbatches,
+        verdicts=config.objective.scorer == "verdict",
+        score_responses=bool(config.objective.mle_weight) or config.objective.scorer == "sequence",
+        expand=decodes,
+        share_prompt=decodes,
+    )
+    rows = StepLoader(groups, order, packing, num_microbatches=config.num_microbatches).batch(0)
+    parts = config.num_microbatches
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((parts, x.shape[0] // parts, *x.shape[1:]), x.dtype), rows)
+    plain = make_objective(config.objective, module)
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
+    params = jax.eval_shape(lambda row: dict(plain.init(jax.random.key(0), row)["params"]), one)
+    num_params = _size(params["model"])
+    objective: Objective | AdaptedObjective = plain
+    frozen = None
+    if config.tuning.parameters == "adapters":
+        objective = AdaptedObjective(plain, config.tuning.lora)
+        base = params.pop("model")
+        frozen = jax.eval_shape(lambda tree: freeze(tree, config.tuning.base), base)
+        adapters = jax.eval_shape(lambda tree: init_adapters(jax.random.key(0), tree, config.tuning.lora), base)
+        params = {**params, "adapters": adapters}
+    optimizer = make_optimizer(config.optimizer, steps)
+    state = abstract_state(params, optimizer, mesh=mesh, frozen=frozen)
+    step = make_train_step(objective, optimizer, mesh=mesh, num_microbatches=parts)
+    after, metrics = step.shapes(state, batch)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    return FullSize(
+        num_params=num_params,
+        num_trained=_size(params),
+        rows=(parts, packing.rows // parts, packing.slots),
+        metrics=tuple(sorted(metrics)),
+    )
+
+
+def _size(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _longest(config: Finetuning, index: int, num_candidates: int) -> TokenGroup:
+    """A group as long as may be, with labels that differ."""
+    labels = tuple(float(n % 2 == 0) for n in range(num_candidates))
+    objective: ObjectiveConfig = config.objective
+    routes = objective.num_models
+    return TokenGroup(
+        index,
+        (1,) * config.max_prompt,
+        ((1,) * config.max_response,) * num_candidates,
+        labels=labels,
+        mle_weight=mle_weights(labels, "first" if config.mle_on == "original" else config.mle_on),
+        suffix=(1,) * 4 if objective.scorer == "verdict" else (),
+        verdicts=((1,), (2,)) if objective.scorer == "verdict" else None,
+        rewards=None if routes is None else tuple(np.linspace(0.0, 1.0, routes).tolist()),
+    )
