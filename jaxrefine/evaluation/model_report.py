@@ -124,6 +124,27 @@ def _cell(table: Float[Array, "S U"], control: Float[Array, "S U"] | None, draws
     return Cell(estimate=estimate, difference=paired_difference(table, control, draws), wins=wins)
 
 
+def mean_rank_scores(tables: Mapping[str, Float[Array, "S U"]]) -> dict[str, float]:
+    """Human-style scores from a judge's: on each unit the i-th of N models gets N + 1 − i points; equals share.
+
+    Args:
+        tables: a judge's scores by model; a table of one seed stands for all of them.
+
+    Returns:
+        The mean over units and seeds by model, the best first: 1 is the lowest there can be, N the highest.
+
+    >>> mean_rank_scores({"a": np.array([[3.0, 1.0]]), "b": np.array([[2.0, 1.0]]), "c": np.array([[1.0, 0.0]])})
+    {'a': 2.75, 'b': 2.25, 'c': 1.0}
+
+    Source: Tuna, arXiv:2310.13385, §4 (five systems ranked by people: rank i scores 6 − i).
+    """
+    seeds = max(len(table) for table in tables.values())
+    whole = np.stack([_every_seed(np.asarray(table), seeds, model) for model, table in tables.items()])
+    points = 1.0 + (whole[:, None] > whole[None]).sum(1) + ((whole[:, None] == whole[None]).sum(1) - 1) / 2
+    means = {model: float(points[place].mean()) for place, model in enumerate(tables)}
+    return dict(sorted(means.items(), key=lambda item: -item[1]))
+
+
 def print_model_table(comparison: ModelComparison, console: Console | None = None) -> None:
     """One table a task on the terminal."""
     console = console if console is not None else Console()

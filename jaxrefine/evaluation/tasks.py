@@ -41,7 +41,7 @@ class Task:
     path: str | None = None
     """File or directory; none for the shipped world."""
     tasks: str | None = None
-    """Super-NI: a file with names of tasks, one a line; None takes all of the directory."""
+    """Super-NI and LMentry: a file with names of tasks, one a line; None takes all of the directory."""
     shots: int = 0
     """Super-NI: positive examples in each prompt, 0 or 2."""
     max_prompts: int | None = None
@@ -123,7 +123,8 @@ def _super_ni(task: Task) -> list[Candidates]:
 
 
 def _lmentry(task: Task) -> list[Candidates]:
-    return read_lmentry(str(task.path))[: task.max_prompts]
+    names = None if task.tasks is None else read_task_names(task.tasks)
+    return read_lmentry(str(task.path), tasks=names)[: task.max_prompts]
 
 
 def _questions(task: Task) -> list[Candidates]:

@@ -24,7 +24,12 @@ from jaxrefine.data.arithmetic import generate
 from jaxrefine.data.examples import ORIGINAL, Candidates, Instruction
 from jaxrefine.data.readers import read_candidates, read_instructions, write_candidates
 from jaxrefine.data.readers_instructions import read_alpaca, read_tuna, read_tuna_likelihoods
-from jaxrefine.evaluation.model_report import compare_models, print_model_table, write_model_report
+from jaxrefine.evaluation.model_report import (
+    compare_models,
+    mean_rank_scores,
+    print_model_table,
+    write_model_report,
+)
 from jaxrefine.evaluation.rank_lengths import draw_lengths, length_by_rank
 from jaxrefine.evaluation.replies import Asked, Replies, ask_models, measure_replies, read_replies
 from jaxrefine.evaluation.tasks import check_paths
@@ -190,6 +195,13 @@ class Tuna(TunaSettings):
             if (path := input_directory(directory, stage.name) / f"seed-{seed}" / JUDGED).is_file()
         }
         sections = []
+        for task, metrics in values[BASE].items():
+            if "judge" in metrics:
+                scores = mean_rank_scores({name: found[task]["judge"] for name, found in values.items()})
+                more.setdefault("rank_scores", {})[task] = scores
+                shown = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
+                sections.append(f"Rank scores by the judge on {task} (rank i of {len(scores)} scores "
+                                f"{len(scores) + 1} − i, equals share): {shown}.")  # fmt: skip
         if lengths:
             (directory / "figures").mkdir(exist_ok=True)
             draw_lengths(lengths).savefig(directory / "figures" / "lengths.png", dpi=160, metadata={"Software": None})
