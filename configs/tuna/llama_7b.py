@@ -33,7 +33,7 @@ def training(
     learning_rate: float, *, epochs: float = 1.0, loss: str | None = "margin_ranking", mle_weight: float = 1.0
 ) -> Finetuning:
     """128 prompts a step, as 16 a device on eight."""
-    options = {"margin": 0.1, "gaps": "sum", "ties": "skip"} if loss else {}
+    options: dict[str, float | str] = {"margin": 0.1, "gaps": "sum", "ties": "skip"} if loss else {}
     return Finetuning(
         objective=ObjectiveConfig(loss=loss, loss_options=options, mle_weight=mle_weight),
         optimizer=OptimizerConfig(learning_rate=learning_rate, warmup_steps=2),

@@ -23,20 +23,23 @@ from jaxrefine.training.optimizer import OptimizerConfig
 PROMPTS = 384
 
 
-def training(learning_rate: float, mle_on: str = "original", **objective: object) -> Finetuning:
+def training(learning_rate: float, objective: ObjectiveConfig) -> Finetuning:
     return Finetuning(
-        objective=ObjectiveConfig(mle_weight=1.0, **objective),
+        objective=objective,
         optimizer=OptimizerConfig(learning_rate=learning_rate, warmup_steps=2),
         groups_per_step=8,
         max_prompt=128,
         max_response=96,
         slots=512,
-        mle_on=mle_on,
+        mle_on="original",
     )
 
 
 # Eq. 4-6 with the margin growing with the distance in rank; equal scores are not told apart.
-RANKING = {"loss": "margin_ranking", "loss_options": {"margin": 0.1, "gaps": "sum", "ties": "skip"}}
+RANKING = ObjectiveConfig(
+    loss="margin_ranking", loss_options={"margin": 0.1, "gaps": "sum", "ties": "skip"}, mle_weight=1.0
+)
+LIKELIHOOD = ObjectiveConfig(mle_weight=1.0)
 
 
 def get_config() -> Tuna:
@@ -55,11 +58,11 @@ def get_config() -> Tuna:
             ),
         ),
         phases=(
-            Phase(name="sft", parts=(Part(source="instructions"),), training=training(1e-4)),
-            Phase(name="p", parts=(Part(source="probabilistic"),), training=training(1e-4, **RANKING)),
-            Phase(name="c", parts=(Part(source="contextual"),), training=training(1e-4, **RANKING)),
-            Phase(name="c_prm", parts=(Part(source="proxy"),), training=training(1e-4, **RANKING)),
-            Phase(name="mul", parts=(Part(source="responses"),), training=training(1e-4)),
+            Phase(name="sft", parts=(Part(source="instructions"),), training=training(1e-4, LIKELIHOOD)),
+            Phase(name="p", parts=(Part(source="probabilistic"),), training=training(1e-4, RANKING)),
+            Phase(name="c", parts=(Part(source="contextual"),), training=training(1e-4, RANKING)),
+            Phase(name="c_prm", parts=(Part(source="proxy"),), training=training(1e-4, RANKING)),
+            Phase(name="mul", parts=(Part(source="responses"),), training=training(1e-4, LIKELIHOOD)),
         ),
         recipes=(
             Recipe(name="sft", phases=("sft",)),

@@ -270,7 +270,7 @@ def _train(
 
     state = fit(
         objective, params, loader, config.train_config(len(steps), epoch_steps=epoch_steps), directory,
-        frozen=frozen, mesh=loaded.mesh, evaluate=keep if epoch_steps else None, description=description,
+        frozen=frozen, consume=True, mesh=loaded.mesh, evaluate=keep if epoch_steps else None, description=description,
     )  # fmt: skip
     save(state, directory / MODEL)
 

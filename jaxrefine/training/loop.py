@@ -85,6 +85,7 @@ def fit(
     workdir: Path | None = None,
     *,
     frozen: Params | None = None,
+    consume: bool = False,
     mesh: Mesh | None = None,
     train_step: Step | None = None,
     optimizer: Optimizer | None = None,
@@ -97,12 +98,14 @@ def fit(
 
     Args:
         objective: see ``make_train_step``; unused where ``train_step`` is given.
-        start: the objective's parameters (copied, they survive), or a whole state (donated, it does not).
+        start: the objective's parameters (copied, they survive unless ``consume``), or a whole state (donated, it does
+            not).
         loader: batches of this process's rows; its iterator may have ``get_state`` and ``set_state``.
         config: lengths, optimiser, mesh, checkpoints.
         workdir: gets ``metrics.jsonl`` and ``checkpoints/``; None keeps everything in memory.
         frozen: weights that the objective reads beside its parameters and that stay as they are (see
             ``AdaptedObjective``); no checkpoint holds them.
+        consume: the parameters are deleted once the state holds its copy, so that a large model is there but once.
         mesh: instead of ``config.mesh`` over all devices.
         train_step: a compiled step to use again for the next seed; with the same objective, optimiser and mesh.
         optimizer: the one of ``train_step``; None: made from ``config.optimizer``.
@@ -129,6 +132,11 @@ def fit(
             checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoints)
             stack.callback(checkpoints.close)
         state, position = _begin(start, frozen, optimizer, config, mesh, checkpoints)
+        if consume and not isinstance(start, TrainState):
+            jax.block_until_ready(state.params)
+            for leaf in jax.tree.leaves(start):
+                if isinstance(leaf, jax.Array):
+                    leaf.delete()
         first = int(state.step)
         if first >= config.steps:
             return state

@@ -10,6 +10,7 @@ import signal
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -48,7 +49,8 @@ def new_params():
 
 
 def run(workdir=None, *, loader=None, steps=6, start=None, compiled=None, **options):
-    hooks = {name: options.pop(name) for name in ("evaluate", "on_metrics", "console") if name in options}
+    names = ("evaluate", "on_metrics", "console", "consume")
+    hooks = {name: options.pop(name) for name in names if name in options}
     config = TrainConfig(steps=steps, optimizer=ADAMW, **({"log_every_steps": 1} | options))
     return fit(
         TinyObjective(), start or new_params(), loader or CountingLoader(20), config, workdir, mesh=mesh(),
@@ -152,6 +154,13 @@ def test_parameters_and_compiled_step_serve_the_next_seed():
     second = run()
     assert_same_bits(first.params, second.params)
     assert len(step(6, 1).compiled) == 1
+
+
+def test_parameters_that_are_consumed_are_gone_and_change_nothing():
+    given = jax.tree.map(jnp.copy, new_params())
+    assert_same_bits(run(start=given, consume=True), run())
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(new_params()))
 
 
 def test_progress_without_a_terminal_is_plain_lines():
