@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import mmap
 import os
 import pathlib
 from typing import Any
 
-# Eight devices; and machine code little optimised: XLA rewrites and fuses the same, and compiling is most of the time.
-_FLAGS = {"xla_force_host_platform_device_count": 8, "xla_backend_optimization_level": 1}
+# Eight devices; and machine code made cheaply, since compiling is most of the time: XLA's passes over the program are
+# the same, but LLVM optimises nothing, and the emitter is an older one that writes less code. tests/test_xla_flags.py
+# compiles as users do what some jaxlibs then get wrong.
+_FLAGS = {"xla_force_host_platform_device_count": "8", "xla_backend_optimization_level": "0"}
+_NOT_IN_EVERY_XLA = {"xla_cpu_use_fusion_emitters": "false", "xla_cpu_parallel_codegen_split_count": "1"}
+
+
+def _is_known(flag: str) -> bool:
+    """Whether the installed XLA names the flag: one that it does not know ends the process."""
+    for library in pathlib.Path(importlib.util.find_spec("jaxlib").origin).parent.glob("libjax_common.*"):
+        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as code:
+            if code.find(flag.encode()) >= 0:
+                return True
+    return False
+
+
 os.environ["JAX_PLATFORMS"] = "cpu"
-for _flag, _value in _FLAGS.items():
-    if _flag not in os.environ.get("XLA_FLAGS", ""):
+for _flag, _value in (_FLAGS | _NOT_IN_EVERY_XLA).items():
+    if _flag not in os.environ.get("XLA_FLAGS", "") and (_flag in _FLAGS or _is_known(_flag)):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{_flag}={_value}".strip()
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -61,6 +77,18 @@ def shared_data() -> pathlib.Path:
     if not path.is_dir():
         pytest.skip(f"no shared data at {path} (set JAXREFINE_SHARED_DATA)")
     return path
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets xdist begin files in the order of collection; its own begins those of few tests, however long, last."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: the last one to begin is a short one, and no worker waits long for another."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

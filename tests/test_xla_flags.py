@@ -15,8 +15,10 @@ from jaxrefine import xla_flags
 from jaxrefine.models.layers import RMSNorm
 
 EPS = 1e-6
-AS_USERS_DO = {"xla_backend_optimization_level": 3}
-"""Other tests run at level 1."""
+AS_USERS_DO = {"xla_backend_optimization_level": 3} | (
+    {"xla_cpu_use_fusion_emitters": True} if "xla_cpu_use_fusion_emitters" in os.environ["XLA_FLAGS"] else {}
+)
+"""Other tests run code made cheaply: conftest.py."""
 
 
 def _gradient_of_norm(cotangent: np.ndarray, x: np.ndarray, scale: np.ndarray) -> np.ndarray:

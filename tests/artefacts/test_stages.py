@@ -199,12 +199,14 @@ class Config:
     records: int = 300
 
 def sample(directory):
+    appended = 0
     with Journal(directory / "samples.jsonl") as journal:
         for number in range(300):
             if number not in journal:
                 journal.append(number, {"square": number * number})
                 print(number, flush=True)
-                time.sleep(0.001)
+                appended += 1
+                time.sleep(600 if str(appended) == sys.argv[2] else 0.001)
 
 def total(directory):
     records = Journal(input_directory(directory, "sample") / "samples.jsonl").records()
@@ -215,8 +217,8 @@ run_stages([Stage("sample", sample), Stage("total", total, inputs=("sample",))],
 
 
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path: pathlib.Path):
-    def start(workdir: pathlib.Path) -> subprocess.Popen[str]:
-        command = [sys.executable, "-W", "ignore", "-c", RUN, str(workdir)]
+    def start(workdir: pathlib.Path, waits_after: int = 0) -> subprocess.Popen[str]:
+        command = [sys.executable, "-W", "ignore", "-c", RUN, str(workdir), str(waits_after)]
         root = pathlib.Path(__file__).parent.parent.parent
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=root)
 
@@ -227,7 +229,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path: pathlib
         return (workdir / "01-sample" / "samples.jsonl").read_bytes(), (workdir / "02-total" / "total.txt").read_bytes()
 
     for _ in range(3):
-        process = start(tmp_path / "killed")
+        process = start(tmp_path / "killed", waits_after=90)  # then it is not at its end before it is killed
         assert process.stdout is not None
         for _ in range(40):
             process.stdout.readline()

@@ -24,7 +24,7 @@ def save_tiny_model(directory: Path, *, seed: int = 0) -> Path:
     )  # fmt: skip
     decoder = Decoder(config, dtype=jnp.float32, attention="dense")
     row = jnp.zeros((1, 8), jnp.int32), jnp.arange(8)[None], jnp.full((1, 8), 8)
-    params = decoder.init(jax.random.key(seed), *row, method="trunk")["params"]
+    params = jax.jit(lambda key: decoder.init(key, *row, method="trunk")["params"])(jax.random.key(seed))
     return save_pretrained(directory / "model", config, params, tokenizer_dir=directory / "tokenizer")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,14 +29,18 @@ def close(a, b, relative=1e-5):
     )
 
 
-def value_and_grad(decoder, params, row, used=USED):
+@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.value_and_grad, argnums=1)
+def value_and_grad(decoder, params, row):
     """A generic function of the hidden states of real slots, and its gradient."""
-    weights = jax.random.normal(jax.random.key(3), (1, 56, 24))[:, :used]
+    weights = jax.random.normal(jax.random.key(3), (1, 56, 24))[:, :USED]
+    return jnp.sum(jnp.tanh(trunk(decoder, params, row))[:, :USED] * weights)
 
-    def f(params):
-        return jnp.sum(jnp.tanh(trunk(decoder, params, row))[:, :used] * weights)
 
-    return jax.jit(jax.value_and_grad(f))(params)
+@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.value_and_grad, argnums=1)
+def sum_and_grad(decoder, params, row):
+    return trunk(decoder, params, row).sum()
 
 
 @pytest.mark.parametrize("name", ATTENTION)
@@ -80,16 +86,14 @@ def test_a_row_of_padding_alone_is_finite_with_finite_gradients(name):
     decoder, params = make(attention=name)
     row = {"tokens": jnp.zeros((1, 6), jnp.int32), "positions": jnp.zeros((1, 6), jnp.int32)}
     row |= {"ends": jnp.arange(1, 7)[None], "paths": jnp.full((1, 2, 4), -1), "homes": jnp.zeros((1, 6), jnp.int32)}
-    value, gradient = jax.value_and_grad(lambda params: trunk(decoder, params, row).sum())(params)
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves((value, gradient)))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(sum_and_grad(decoder, params, row)))
 
 
 @pytest.mark.parametrize("name", ATTENTION)
 def test_a_query_that_sees_nothing_is_finite_with_finite_gradients(name):
     decoder, params = make(attention=name)
     row = {**ROW, "ends": jnp.zeros_like(ROW["ends"])}
-    value, gradient = jax.value_and_grad(lambda params: trunk(decoder, params, row).sum())(params)
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves((value, gradient)))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(sum_and_grad(decoder, params, row)))
 
 
 @pytest.mark.parametrize("remat", [name for name in REMAT if name != "none"])
@@ -230,7 +234,8 @@ def test_parameters_have_hugging_face_orientation_and_stacked_layers():
 def test_layers_begin_different_and_residual_maps_smaller():
     decoder = Decoder(CONFIG, attention="dense")
     zeros = jnp.zeros((1, 4), jnp.int32)
-    params = decoder.init(jax.random.key(0), zeros, zeros, zeros + 4, method="trunk")["params"]["layers"]
+    init = jax.jit(lambda key: decoder.init(key, zeros, zeros, zeros + 4, method="trunk"))
+    params = init(jax.random.key(0))["params"]["layers"]
     gate, down = params["feed_forward"]["gate"]["kernel"], params["feed_forward"]["down"]["kernel"]
     assert not (gate[0] == gate[1]).all()
     np.testing.assert_allclose(gate.std(), np.sqrt(2 / (5 * 24)), rtol=0.1)

@@ -31,11 +31,16 @@ CONFIGS = {
 def make(config: TransformerConfig = CONFIG, **fields):
     """A decoder in fp32 and parameters far from their initial values."""
     decoder = Decoder(config, **{"dtype": jnp.float32, "attention": "dense", **fields})
+    return decoder, _params(decoder.clone(attention="dense", remat="none", dtype=jnp.float32))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _params(decoder):
     zeros = jnp.zeros((1, 4), jnp.int32)
-    params = decoder.clone(attention="dense").init(jax.random.key(0), zeros, zeros, zeros + 4, method="trunk")["params"]
+    params = decoder.init(jax.random.key(0), zeros, zeros, zeros + 4, method="trunk")["params"]
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
-    return decoder, tree.unflatten(
+    return tree.unflatten(
         [leaf + 0.3 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
     )
 

@@ -22,7 +22,8 @@ def decoder(attention: str = "dense") -> Decoder:
     return Decoder(CONFIG, dtype=jnp.float32, attention=attention)
 
 
-def params(seed: int = 0) -> dict:
+@jax.jit
+def params(seed: int | jax.Array = 0) -> dict:
     """The decoder's, with embeddings of unit size and larger kernels, so that scores vary and no norm magnifies."""
     tokens = jnp.zeros((1, 4), jnp.int32)
     row = (tokens, jnp.arange(4, dtype=jnp.int32)[None], jnp.full((1, 4), 4, jnp.int32))

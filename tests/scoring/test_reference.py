@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -18,9 +19,13 @@ GROUPS = made.groups(np.random.default_rng(0), [3, 1, 2, 3, 2, 3])
 PACKING = PackingConfig(rows=2, slots=20, scored=16, groups=2, candidates=3, expand=False)
 
 
+_span_logprobs = jax.jit(lambda params, **spans: separate.span_logprobs(params, made.CONFIG, **spans))
+
+
+@functools.cache
 def _expected() -> dict[int, np.ndarray]:
     spans = separate.spans(GROUPS, 3, 12)
-    sums = np.asarray(separate.span_logprobs(made.params(), made.CONFIG, **spans)).reshape(-1, 3)
+    sums = np.asarray(_span_logprobs(made.params(), **spans)).reshape(-1, 3)
     return {group.group_id: sums[i, : len(group.responses)] for i, group in enumerate(GROUPS)}
 
 

@@ -19,7 +19,8 @@ TIMES = ("step_seconds", "tokens_per_second", "scored_tokens_per_second")
 
 
 def begin(workdir):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=1"}
+    one_device = " ".join(flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag)
+    environment = os.environ | {"XLA_FLAGS": one_device}
     command = [sys.executable, str(SCRIPT), str(workdir), str(STEPS)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -60,7 +61,8 @@ def test_sigkill_at_random_instants_ends_in_the_same_bits(tmp_path, whole):
     choose = random.Random(os.urandom(8))  # any instant will do: this must hold for all of them
     reached = 0
     for _ in range(3):
-        reached = min(num_records(tmp_path) + choose.randint(1, 40), STEPS - 20)
+        # Far from the end, so that a run which is faster than this process still runs when it is killed.
+        reached = min(num_records(tmp_path) + choose.randint(1, 30), STEPS - 80)
         process = begin(tmp_path)
         # After a restart the file is cut back to the checkpoint, so wait for it to grow past where it was.
         wait_for_records(process, tmp_path, reached)
@@ -79,7 +81,7 @@ def test_sigterm_commits_and_exits_with_143_and_the_run_goes_on_to_the_same_bits
     process = begin(tmp_path)
     wait_for_records(process, tmp_path, 23)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 143, err[-4000:]
     committed = num_records(tmp_path)
     assert str(committed) in {path.name for path in (tmp_path / "checkpoints").iterdir()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,14 +21,18 @@ SCRIPT = Path(__file__).with_name("process_run.py")
 
 
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """One below those that systems hand out, so that nobody is given it while the first process starts."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):  # in use: another
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def begin(out, count, num_devices, sizes, *extra):
-    flags = f"--xla_force_host_platform_device_count={num_devices} --xla_backend_optimization_level=1"
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
+    flags.append(f"--xla_force_host_platform_device_count={num_devices}")
+    environment = os.environ | {"XLA_FLAGS": " ".join(flags)}
     port = free_port()
     return [
         subprocess.Popen(
