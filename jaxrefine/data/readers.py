@@ -141,6 +141,25 @@ def read_instructions(
     return read_jsonl(path, parse, key=lambda record: record.id, rejects=rejects, max_rejects=max_rejects)
 
 
+def write_instructions(path: pathlib.Path | str, examples: Iterable[Instruction]) -> None:
+    """Writes what ``read_instructions`` reads, atomically; reading it gives equal examples.
+
+    Raises:
+      ValueError: the same id twice, or a number that JSON does not hold.
+    """
+    records: list[dict[str, Any]] = []
+    ids: set[str] = set()
+    for example in examples:
+        if example.id in ids:
+            raise ValueError(f"{path}: id {example.id!r} occurs twice")
+        ids.add(example.id)
+        record: dict[str, Any] = {"id": example.id, "prompt": example.prompt, "response": example.response}
+        if example.answer is not None:
+            record["answer"] = example.answer
+        records.append(record | ({"meta": dict(example.meta)} if example.meta else {}))
+    write_jsonl(path, records)
+
+
 def _stem(path: pathlib.Path | str) -> str:
     return pathlib.Path(path).name.split(".")[0]
 

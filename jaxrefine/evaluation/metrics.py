@@ -183,6 +183,34 @@ def ranking_accuracy(
     return np.where(total > 0, wins / np.maximum(total, 1), np.nan)
 
 
+def roc_auc(
+    scores: Float[Array, " n"], labels: Float[Array, " n"], *, weights: Float[Array, " n"] | None = None
+) -> float:
+    """The area under the ROC curve: how often a right candidate outscores a wrong one; equal scores are half.
+
+    AUC = Σ_{right i, wrong j} w_i w_j ([s_i > s_j] + ½ [s_i = s_j]) / Σ_{right i, wrong j} w_i w_j
+
+    Args:
+        scores: higher is better.
+        labels: right where above 0.
+        weights: of each, not negative; without them every one counts once.
+
+    Returns:
+        A value in [0, 1], 0.5 by chance; NaN where all are right or all are wrong.
+
+    >>> roc_auc(np.array([0.9, 0.8, 0.3, 0.3]), np.array([1.0, 0.0, 1.0, 0.0]))
+    0.625
+    """
+    values, places = np.unique(np.asarray(scores, np.float64), return_inverse=True)
+    weight = np.ones(len(places)) if weights is None else np.asarray(weights, np.float64)
+    is_right = np.asarray(labels) > 0
+    right = np.bincount(places, weight * is_right, minlength=len(values))
+    wrong = np.bincount(places, weight * ~is_right, minlength=len(values))
+    pairs = right.sum() * wrong.sum()
+    won = float(right @ (np.cumsum(wrong) - 0.5 * wrong))
+    return won / float(pairs) if pairs > 0 else float("nan")
+
+
 def _weighted_means(
     filled: Float[Array, "S P"], mask: Float[Array, "S P"], seeds: Float[Array, "r S"], prompts: Float[Array, "r P"]
 ) -> Float[Array, " r"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,6 +96,20 @@ class Pool:
         return tuple(
             name for name, strategy in STRATEGIES.items() if self.evaluator is not None or strategy.reads == "nothing"
         )
+
+
+def pool_from_record(record: Mapping[str, Any]) -> Pool:
+    """The pool that ``dataclasses.asdict`` gave, after a round trip through JSON."""
+    problems = tuple(
+        Samples(
+            id=problem["id"],
+            clusters=tuple(problem["clusters"]),
+            right=tuple(problem["right"]),
+            scores=None if problem["scores"] is None else tuple(problem["scores"]),
+        )
+        for problem in record["problems"]
+    )
+    return Pool(generator=record["generator"], evaluator=record["evaluator"], problems=problems)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

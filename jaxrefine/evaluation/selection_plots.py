@@ -70,8 +70,8 @@ def curves(
     """
     from matplotlib.figure import Figure  # slow to import; a Figure of its own needs neither pyplot nor a display
 
-    columns = min(_COLUMNS, len(measured))
-    lines = math.ceil(len(measured) / columns)
+    lines = math.ceil(len(measured) / _COLUMNS)
+    columns = math.ceil(len(measured) / lines)
     figure = Figure(figsize=(4.2 * columns, 3.4 * lines + 0.8), layout="constrained")
     grid = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axis in grid[len(measured) :]:

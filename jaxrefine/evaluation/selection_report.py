@@ -68,7 +68,7 @@ def write_selection_report(
     figures = save_figures(measured, directory / "figures")
     record = {
         "settings": dataclasses.asdict(settings),
-        "pools": [_json(dataclasses.asdict(found)) for found in measured],
+        "pools": [jsonable(dataclasses.asdict(found)) for found in measured],
     }
     write_json(directory / "metrics.json", record)
     links = {name: path.relative_to(directory).as_posix() for name, path in figures.items()}
@@ -114,6 +114,21 @@ def selection_markdown(
         figures: paths of the figures from the report, by name.
         title: heading.
     """
+    facts = "\n".join(f"- {line}" for line in dict.fromkeys(_facts(found) for found in measured))
+    parts = [f"# {title}", facts, *selection_sections(measured, settings, figures=figures)]
+    return "\n\n".join([*parts, "## How to read this", reading()]) + "\n"
+
+
+def selection_sections(
+    measured: Sequence[Measured], settings: SelectionSettings, *, figures: Mapping[str, str]
+) -> list[str]:
+    """The report's sections between its head and how to read it: accuracy, differences, cost, transfer, figures.
+
+    Args:
+        measured: of `selection.measure`, one a pool.
+        settings: under which it was measured.
+        figures: paths of the figures from the report, by name.
+    """
     head = ["solutions", *TITLES.values()]
     ours = [[_name(found), *(_interval(found.rows.get(name)) for name in TITLES)] for found in measured]
     published = [
@@ -122,21 +137,19 @@ def selection_markdown(
     ]
     strategies = [name for name in STRATEGIES if name != CONTROL]
     parts = [
-        f"# {title}",
-        "\n".join(f"- {line}" for line in dict.fromkeys(_facts(found) for found in measured)),
         "## Accuracy",
         f"In %, with 95 % intervals over problems; K = {settings.largest}, TopN = {settings.top}. † published by Liu "
         "et al. 2023 (arXiv 2310.10047) for other models, N = 64 and 500 problems of MATH.",
-        _markdown_table(head, [*ours, *published]),
+        markdown_table(head, [*ours, *published]),
         f"## Differences from {TITLES[CONTROL]}",
         "In percentage points, paired by problem; bold where the interval excludes zero.",
-        _markdown_table(
+        markdown_table(
             ["solutions", *(TITLES[name] for name in strategies)],
             [[_name(found), *(_difference(found.rows.get(name)) for name in strategies)] for found in measured],
         ),
         "## Cost",
         "Share of all solutions that an evaluator has to score, in %.",
-        _markdown_table(
+        markdown_table(
             ["solutions", *(strategy.title for strategy in STRATEGIES.values())],
             [[_name(found), *(_share(found.rows.get(name)) for name in STRATEGIES)] for found in measured],
         ),
@@ -148,7 +161,7 @@ def selection_markdown(
     for name, caption in captions.items():
         if name in figures:
             parts += [f"## {caption}", f"![{caption.lower()}]({figures[name]})"]
-    return "\n\n".join([*parts, "## How to read this", _reading()]) + "\n"
+    return parts
 
 
 def transfer_table(measured: Sequence[Measured]) -> str:
@@ -175,10 +188,11 @@ def _grid(found: Mapping[tuple[str, str], str]) -> str:
         [evaluator, *(cells.get((evaluator, generator), NOTHING) for generator in generators)]
         for evaluator in evaluators
     ]
-    return _markdown_table(["evaluator", *generators], lines)
+    return markdown_table(["evaluator", *generators], lines)
 
 
-def _markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is text and whose others are numbers."""
     rule = ["---", *("---:" for _ in head[1:])]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *lines])
 
@@ -232,16 +246,17 @@ def _short(row: Selected | None) -> str:
     return f"{_percent(row)} ±{50 * (row.accuracy.high - row.accuracy.low):.1f}{star}"
 
 
-def _json(value: object) -> object:
+def jsonable(value: object) -> object:
     """Numbers that JSON has not become null, and keys that are numbers become text."""
     if isinstance(value, dict):
-        return {str(key): _json(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_json(item) for item in value]
+        return [jsonable(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _reading() -> str:
+def reading() -> str:
+    """What the strategies choose, how ties are settled, and what the intervals are."""
     lines = [f"- **{strategy.title}**: {strategy.description}." for strategy in STRATEGIES.values()]
     lines += [
         "- **Pass@N**: a right solution is among all; **MajK@N**: it is in the K largest clusters. No strategy exceeds "

@@ -26,6 +26,7 @@ from jaxrefine.judging.pairwise import PairwiseJudge, comparisons_of, summarize_
 from jaxrefine.judging.prompts import Asking, Prompt, load_prompt
 from jaxrefine.judging.provenance import Judge, Result, sources
 from jaxrefine.judging.reward import load_reward_model
+from jaxrefine.judging.verdict import VerdictJudge
 from jaxrefine.judging.verdicts import PAIRWISE, GenerativeAsker, LikelihoodAsker, VerdictTexts
 from jaxrefine.models.decoder import Decoder
 from jaxrefine.sampling.endpoint import Endpoint
@@ -43,9 +44,10 @@ class LocalJudging:
 
     candidates: str = ""
     """A ``.jsonl`` file, as ``read_candidates`` reads it; scores in it are not needed."""
-    judge: Literal["likelihood", "reward", "pairwise"] = "likelihood"
-    """The log-probability of each response under the model; the number that its reward head gives; or comparisons of
-    all pairs in both orders, the verdict being the likeliest of three texts."""
+    judge: Literal["likelihood", "reward", "pairwise", "verdict"] = "likelihood"
+    """The log-probability of each response under the model; the number that its reward head gives; comparisons of all
+    pairs in both orders, the verdict being the likeliest of three texts; or the log-odds of "correct" against
+    "incorrect" after each response, for a model that was trained for it."""
     model: str | None = None
     """A Hugging Face directory with its tokenizer; None is the shipped small model, which has no reward head."""
     length_power: float = 1.3
@@ -97,6 +99,8 @@ class LocalJudging:
             prompt = _prompt(self.judge, self.prompt)
             asker = LikelihoodAsker(local, prompt=prompt, verdicts=self.verdicts, rows=self.rows, fenced=self.fenced)
             return PairwiseJudge(asker)
+        if self.judge == "verdict":
+            return VerdictJudge(local, rows=self.rows)
         return ModelLikelihood(local, length_power=self.length_power, rows=self.rows)
 
 

@@ -9,10 +9,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
-
-import numpy as np
-from scipy.special import expit
+from typing import Literal
 
 from jaxrefine.artefacts.atomic import read_json, write_json
 from jaxrefine.artefacts.progress import say
@@ -21,16 +18,16 @@ from jaxrefine.config import unknown_name
 from jaxrefine.data.examples import Candidates
 from jaxrefine.data.readers import read_candidates, read_gsm8k_solutions
 from jaxrefine.data.readers_sampled import read_birm_samples, read_prm800k_samples, read_qwen_math_samples
-from jaxrefine.evaluation.selection import Pool, Samples, SelectionSettings, measure
+from jaxrefine.evaluation.selection import Pool, Samples, SelectionSettings, measure, pool_from_record
 from jaxrefine.evaluation.selection_report import print_selection_table, write_selection_report
-from jaxrefine.judging.answers import Grader, cluster, equivalent, extract
+from jaxrefine.judging.answers import Grader, cluster, extract
+from jaxrefine.judging.grading import grade
+from jaxrefine.selection.probabilities import ScoreKind, probabilities
 
 POOLS = "pools.json"
 SHORTER = "shorter"
 _LONG = 1000.0
 """Characters at which the baseline's score is one half."""
-
-ScoreKind = Literal["reward", "probability", "log-probability"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +72,7 @@ class MathSelection:
         """Measures every pool; prints the table and writes the report."""
         measured = []
         for record in read_json(input_directory(directory, "pools") / POOLS):
-            pool = _pool(record)
+            pool = pool_from_record(record)
             say(f"{pool.name}: {len(pool.problems)} problems")
             measured.append(measure(pool, self.settings))
         print_selection_table(measured)
@@ -142,33 +139,6 @@ class MathSelection:
             yield Pool(generator=generator, evaluator=evaluator, problems=problems)
 
 
-def probabilities(scores: Sequence[float], kind: ScoreKind) -> tuple[float, ...]:
-    """Scores of one problem's solutions as numbers between 0 and 1 in the same order, which can be added up.
-
-    Args:
-        scores: of an evaluator.
-        kind: a reward r becomes 1 / (1 + exp(−r)), a log-probability l exp(l); a probability stays.
-
-    Raises:
-        ValueError: a probability that is none, by its place.
-
-    >>> probabilities([0.0], "reward"), probabilities([0.25], "probability"), probabilities([0.0], "log-probability")
-    ((0.5,), (0.25,), (1.0,))
-    """
-    values = np.asarray(scores, np.float64)
-    if kind == "reward":
-        values = expit(values)
-    elif kind == "log-probability":
-        values = np.exp(np.minimum(values, 1.0))  # what is above 0 stays above 1, without an overflow
-    for place, value in enumerate(values):
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(
-                f"score {place} is {scores[place]:g}, which is no {kind}; other kinds of scores: --score-kind "
-                f"{', '.join(get_args(ScoreKind))}"
-            )
-    return tuple(values.tolist())
-
-
 def _by_length(example: Candidates) -> tuple[float, ...]:
     return tuple(_LONG / (_LONG + len(response)) for response in example.responses)
 
@@ -181,12 +151,9 @@ def _labelled(example: Candidates, grader: Grader) -> Samples:
 
 
 def _judged(example: Candidates, style: str, grader: Grader) -> Samples:
-    """Right and wrong by the known answer."""
-    if example.answer is None:
-        raise ValueError(f"example {example.id!r} has no known answer: right and wrong cannot be told")
-    answers = [extract(response, kind="raw", style=style) for response in example.responses]
-    right = tuple(equivalent(example.answer, answer, grader=grader) == "equal" for answer in answers)
-    return Samples(id=example.id, clusters=tuple(cluster(answers, grader=grader)), right=right)
+    """Right and wrong by the known answer; a file does not always say which solutions were cut."""
+    graded = grade(example, style=style, grader=grader, read_cut=True)
+    return Samples(id=example.id, clusters=graded.clusters, right=graded.right)
 
 
 def _named(samples: Sequence[str]) -> list[tuple[str, str, pathlib.Path]]:
@@ -215,19 +182,6 @@ def _same(generator: str, found: Mapping[str, Sequence[Candidates]]) -> Sequence
         if [(example.id, example.responses) for example in found[other]] != wanted:
             raise ValueError(f"{generator}: {first} and {other} did not score the same solutions in the same order")
     return found[first]
-
-
-def _pool(record: Mapping[str, Any]) -> Pool:
-    problems = tuple(
-        Samples(
-            id=problem["id"],
-            clusters=tuple(problem["clusters"]),
-            right=tuple(problem["right"]),
-            scores=None if problem["scores"] is None else tuple(problem["scores"]),
-        )
-        for problem in record["problems"]
-    )
-    return Pool(generator=record["generator"], evaluator=record["evaluator"], problems=problems)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

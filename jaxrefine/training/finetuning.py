@@ -178,7 +178,9 @@ def token_groups(
     refused: list[Refused] = []
     for index, example in enumerate(examples):
         group: TokenGroup | Refused
-        if contrasts and isinstance(example, Candidates) and len(set(example.labels)) < 2:
+        # A problem without candidates has nothing to contrast, and yet its own response to learn.
+        lone = config.mle_on == "original" and isinstance(example, Candidates) and not example.responses
+        if contrasts and isinstance(example, Candidates) and len(set(example.labels)) < 2 and not lone:
             group = Refused(index, "its candidates all have one label")
         else:
             group = tokenize_group(

@@ -107,6 +107,13 @@ def test_a_model_compares_pairs_by_the_likeliest_verdict(tmp_path):
     assert (settings["by"], settings["tie"], settings["max_prompt"]) == ("likelihood", " tie", 1024)
 
 
+def test_an_evaluator_is_a_judge_of_any_candidates(tmp_path):
+    model = save_model(tmp_path)
+    judge = dataclasses.replace(config.load("judging/verdict"), model=str(model), num_devices=1).make_judge()
+    assert judge.provenance.judge == "verdict"
+    assert judge.provenance.settings["words"] == [" correct", " incorrect"]
+
+
 def test_a_contextual_judge_judges_a_file_and_its_bias_by_place_is_in_the_summary(tmp_path, monkeypatch):
     answered_by(monkeypatch, by_length)
     job = dataclasses.replace(

@@ -15,7 +15,7 @@ import pytest
 from jaxrefine import config
 from jaxrefine.artefacts.stages import run_stages
 from jaxrefine.evaluation.selection import Pool, SelectionSettings, measure
-from jaxrefine.systems.math_selection import SETS, SHORTER, MathSelection, probabilities
+from jaxrefine.systems.math_selection import SETS, SHORTER, MathSelection
 
 QUICK = SelectionSettings(largest=1, top=2, num_resamples=20, num_draws=5)
 
@@ -73,16 +73,6 @@ def test_evaluators_of_the_same_solutions_share_one_generator(tmp_path: pathlib.
     changed = write(tmp_path / "changed.jsonl", SECOND, FIRST)
     with pytest.raises(ValueError, match="g: rm and judge did not score the same solutions in the same order"):
         list(own(tmp_path, samples=(f"g:rm={one}", f"g:judge={changed}")).pools())
-
-
-def test_scores_become_probabilities_in_the_same_order() -> None:
-    assert probabilities([-1000.0, 0.0, 1000.0], "reward") == (0.0, 0.5, 1.0)
-    assert probabilities([-math.log(4), 0.0], "log-probability") == pytest.approx((0.25, 1.0))
-    assert probabilities([0.25, 1.0], "probability") == (0.25, 1.0)
-    with pytest.raises(ValueError, match=r"score 1 is 1.5, which is no probability; other kinds .* reward, prob"):
-        probabilities([0.5, 1.5], "probability")
-    with pytest.raises(ValueError, match="score 0 is 5000, which is no log-probability"):
-        probabilities([5000.0], "log-probability")
 
 
 @pytest.mark.parametrize(
