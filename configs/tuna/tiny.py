@@ -21,6 +21,7 @@ from jaxrefine.training.finetuning import Finetuning
 from jaxrefine.training.optimizer import OptimizerConfig
 
 PROMPTS = 384
+MAX_NEW_TOKENS = 160
 
 
 def training(learning_rate: float, objective: ObjectiveConfig) -> Finetuning:
@@ -29,7 +30,7 @@ def training(learning_rate: float, objective: ObjectiveConfig) -> Finetuning:
         optimizer=OptimizerConfig(learning_rate=learning_rate, warmup_steps=2),
         groups_per_step=8,
         max_prompt=128,
-        max_response=96,
+        max_response=MAX_NEW_TOKENS,
         slots=512,
         mle_on="original",
     )
@@ -45,16 +46,18 @@ LIKELIHOOD = ObjectiveConfig(mle_weight=1.0)
 def get_config() -> Tuna:
     return Tuna(
         num_prompts=PROMPTS,
-        problems=ArithmeticConfig(),
+        problems=ArithmeticConfig(max_steps=3),
+        style="detailed",
+        teacher_training=training(3e-4, LIKELIHOOD),
         # The world has few ways to say a thing: without this most of the four would be one text.
-        teacher_sampling=SamplingConfig(num_candidates=4, diversity=Diversity(threshold=1.0, drop_duplicates=True)),
-        own_sampling=SamplingConfig(num_candidates=4, diversity=Diversity(threshold=0.8)),
+        teacher_sampling=SamplingConfig(num_candidates=4, max_new_tokens=MAX_NEW_TOKENS, diversity=Diversity(threshold=1.0, drop_duplicates=True)),
+        own_sampling=SamplingConfig(num_candidates=4, max_new_tokens=MAX_NEW_TOKENS, diversity=Diversity(threshold=0.8)),
         proxy=Proxy(
             stop=PROMPTS // 2,
             training=Finetuning(
                 objective=ObjectiveConfig(loss="pairwise_logistic", scorer="reward"),
                 optimizer=OptimizerConfig(learning_rate=2e-4, warmup_steps=2),
-                epochs=2, groups_per_step=8, max_prompt=128, max_response=96, slots=512,
+                epochs=2, groups_per_step=8, max_prompt=128, max_response=MAX_NEW_TOKENS, slots=512,
             ),
         ),
         phases=(
@@ -75,6 +78,9 @@ def get_config() -> Tuna:
         ),
         only=("tuna_p", "tuna"),
         seeds=(0, 1, 2),
-        tasks=(Task(name="word problems", kind="arithmetic", max_prompts=300),),
+        tasks=(Task(
+                name="word problems", problems=ArithmeticConfig(max_steps=3), style="detailed", max_prompts=300,
+                max_new_tokens=MAX_NEW_TOKENS,
+            ),),
         title="Tuna, tiny",
     )  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxrefine.config import unknown_name
 from jaxrefine.data.arithmetic import ArithmeticConfig, generate
+from jaxrefine.data.arithmetic.styles import Style, styled
 from jaxrefine.data.examples import ORIGINAL, Candidates
 from jaxrefine.data.lmentry import read_lmentry
 from jaxrefine.data.readers import read_prompts
@@ -48,6 +49,8 @@ class Task:
     """At most so many prompts (Super-NI: of each task, 100 as published)."""
     max_new_tokens: int = 96
     problems: ArithmeticConfig = dataclasses.field(default_factory=ArithmeticConfig)
+    style: Style = "lines"
+    """In which the word problems' own solutions are written: what the judge compares lengths with."""
     seed: int = 1
     """Of the word problems."""
 
@@ -182,4 +185,4 @@ def check_paths(tasks: Sequence[Task]) -> None:
     for task in tasks:
         for path in filter(None, (task.path, task.tasks)):
             if not pathlib.Path(path).exists():
-                raise ValueError(f"task {task.name!r}: there is no {path}")
+                raise ValueError(f"task {task.name!r}: there is no {path}; give yours with --tasks-dir DIRECTORY")

@@ -21,6 +21,7 @@ from jaxrefine.artefacts.progress import say
 from jaxrefine.artefacts.stages import Stage, input_directory
 from jaxrefine.conversion.loaded import Placement, load_model
 from jaxrefine.data.arithmetic import generate
+from jaxrefine.data.arithmetic.styles import styled
 from jaxrefine.data.examples import ORIGINAL, Candidates, Instruction
 from jaxrefine.data.readers import read_candidates, read_instructions, write_candidates
 from jaxrefine.data.readers_instructions import read_alpaca, read_tuna, read_tuna_likelihoods
@@ -56,9 +57,11 @@ class Tuna(TunaSettings):
 
     def stages(self) -> list[Stage]:
         """Prompts, the teacher's responses, then sampling, judging and training of each chain, replies, report."""
-        for path in filter(None, (self.data, self.teacher_file, self.student, self.teacher, self.proxy.model)):
-            if not Path(path).expanduser().exists():
-                raise ValueError(f"there is no {path}")
+        given = {name: getattr(self, name) for name in ("data", "teacher_file", "student", "teacher")}
+        for name, path in {**given, "proxy.model": self.proxy.model}.items():
+            if path is not None and not Path(path).expanduser().exists():
+                flag = name.replace("_", "-")
+                raise ValueError(f"{name}: there is no {path}; give yours with --{flag} PATH")
         check_paths(self.asked)
         stages = [Stage("prompts", self.gather)]
         made = {"prompts"}
@@ -97,8 +100,7 @@ class Tuna(TunaSettings):
         """The instructions as prompts that remember their own response."""
         found: Sequence[Instruction]
         if self.data is None:
-            num = int(self.num_prompts or 0)
-            found = [p.instruction() for p in generate("train", num, self.problems_seed, self.problems)]
+            found = self._problems(int(self.num_prompts or 0), self.problems_seed)
         elif self.data_format == "alpaca":
             found = read_alpaca(self.data, skip_empty=True)
         else:
@@ -114,7 +116,14 @@ class Tuna(TunaSettings):
         if self.teacher_file is not None:
             write_candidates(directory / JUDGED, self._of_file(_prompts(directory)))
             return
-        loaded = load_model(TEACHER if self.teacher is None else Path(self.teacher).expanduser(), self._sampler)
+        teacher = TEACHER if self.teacher is None else Path(self.teacher).expanduser()
+        if self.teacher_training is not None:
+            known = self._problems(self.teacher_prompts, self.problems_seed + 1)
+            teacher = finetune(
+                teacher, known, self.teacher_training, directory / "teacher", placement=self.placement,
+                description="the teacher",
+            )  # fmt: skip
+        loaded = load_model(teacher, self._sampler)
         drawn = directory / "samples"
         sample_candidates(
             loaded, _prompts(directory), self.teacher_sampling, drawn, description="the teacher's responses"
@@ -217,6 +226,10 @@ class Tuna(TunaSettings):
         say(f"report: {path}")
 
     # what the stages share
+
+    def _problems(self, num: int, seed: int) -> list[Instruction]:
+        """Word problems with their solutions in the style of this run."""
+        return [styled(problem, self.style) for problem in generate("train", num, seed, self.problems)]
 
     @property
     def _student(self) -> Path:

@@ -59,7 +59,7 @@ def test_a_teachers_file_of_other_prompts_is_refused(config, tmp_path):
 
 
 def test_a_path_that_is_not_there_is_noticed_before_anything_runs(config):
-    with pytest.raises(ValueError, match="there is no /nowhere/llama"):
+    with pytest.raises(ValueError, match="student: there is no /nowhere/llama; give yours with --student"):
         dataclasses.replace(config, student="/nowhere/llama").stages()
 
 
