@@ -1,4 +1,4 @@
-"""The command line: ``jaxrefine run CONFIG``, ``show CONFIG``, ``inspect SRC``, ``convert SRC DST``.
+"""The command line: ``jaxrefine run CONFIG``, ``show CONFIG``, ``inspect SRC``, ``convert SRC DST``, ``route ROUTER``.
 
 It imports what a command needs when the command runs: help and mistakes answer at once, before jax is imported.
 """
@@ -6,6 +6,7 @@ It imports what a command needs when the command runs: help and mistakes answer 
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -124,6 +125,27 @@ def convert(arguments: list[str]) -> int:
     return 0
 
 
+def route(arguments: list[str]) -> int:
+    """``route ROUTER QUERY`` or ``route ROUTER --file FILE``: which model is to answer, and how probable each is."""
+    has_file = any(argument.partition("=")[0] == "--file" for argument in arguments)
+    names = ("ROUTER",) if has_file else ("ROUTER", "QUERY")
+    options, (directory, *query) = _options("route", arguments, names, {"--file": True})
+    from jaxrefine.selection.router import load_router, route_file  # after the mistakes: it imports jax
+
+    try:
+        router = load_router(directory)
+        if has_file:
+            for record in route_file(router, options["--file"]):
+                _say(json.dumps(record, ensure_ascii=False))
+            return 0
+        [shares] = router.probabilities(query)
+    except (ValueError, OSError) as error:
+        raise config.ConfigError(str(error)) from error
+    for share, model in sorted(zip(shares, router.models, strict=True), key=lambda pair: -pair[0]):
+        _say(f"{share:.4f}  {model}")
+    return 0
+
+
 _STATED: dict[str, Callable[[str], Any]] = {
     "--gamma-offset": int,
     "--xpos-base": lambda text: None if text == "none" else float(text),
@@ -159,6 +181,11 @@ COMMANDS: dict[str, Command] = {
         "      [--family NAME] [--fold-scales]\n"
         "      [--gamma-offset 0|1] [--xpos-base N|none] [--qk-scale X] [--max-positions N]",
         summary="write a model in another layout or dtype; --verify compares its logits with transformers",
+    ),
+    "route": Command(
+        function=route,
+        arguments="ROUTER QUERY | ROUTER --file FILE",
+        summary="print how probable each model is for a query, or JSON lines for the queries of a file",
     ),
 }
 

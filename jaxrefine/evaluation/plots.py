@@ -47,7 +47,7 @@ def quality(comparison: Comparison) -> Figure:
     """One panel a metric: each variant's estimate and interval beside the control's."""
     metrics = comparison.metrics
     rows = list(reversed(comparison.rows))
-    figure, panels = _panels(len(metrics), width=3.1, height=0.9 + 0.32 * len(rows), share_y=True)
+    figure, panels = make_panels(len(metrics), width=3.1, height=0.9 + 0.32 * len(rows), share_y=True)
     for axis, metric in zip(panels, metrics, strict=True):
         reference = comparison.row(comparison.control).quality[metric].estimate
         axis.axvspan(100 * reference.low, 100 * reference.high, color=GREY, alpha=0.15, linewidth=0)
@@ -67,7 +67,7 @@ def quality(comparison: Comparison) -> Figure:
 def losses(comparison: Comparison) -> Figure:
     """One panel a variant, each with its own scale: losses of different kinds cannot be compared by height."""
     rows = [row for row in comparison.rows if row.losses]
-    figure, panels = _panels(len(rows), width=2.4, height=1.9)
+    figure, panels = make_panels(len(rows), width=2.4, height=1.9)
     for axis, row in zip(panels, rows, strict=True):
         length = min(len(curve) for curve in row.losses)
         curves = np.array([[math.nan if value is None else value for value in curve[:length]] for curve in row.losses])
@@ -85,7 +85,7 @@ def seconds(comparison: Comparison) -> Figure:
     """Quality against the seconds that training took, compiling included."""
     wanted = [name for name in ("greedy_accuracy", "reranked_accuracy") if name in comparison.metrics]
     metrics: list[str] = [*wanted] or [*comparison.metrics[:1]]
-    figure, panels = _panels(len(metrics), width=5.0, height=3.8)
+    figure, panels = make_panels(len(metrics), width=5.0, height=3.8)
     for axis, metric in zip(panels, metrics, strict=True):
         start = comparison.row(START).quality[metric].estimate.value
         axis.axhline(100 * start, color=GREY, linestyle=":", linewidth=1)
@@ -134,7 +134,8 @@ def _colour(row: Row, comparison: Comparison) -> str:
     return GREY if row.name == START else ORANGE if row.name == comparison.control else BLUE
 
 
-def _panels(count: int, *, width: float, height: float, share_y: bool = False) -> tuple[Figure, list[Axes]]:
+def make_panels(count: int, *, width: float, height: float, share_y: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` panels, at most four in a row, each of ``width`` × ``height`` inches."""
     from matplotlib.figure import Figure  # slow to import; a Figure of its own needs neither pyplot nor a display
 
     columns = max(1, min(count, _MAX_PANELS_IN_A_ROW))
