@@ -10,7 +10,8 @@ The teacher is the shipped larger model, the judge the known answer plus a lengt
 tuna/llama_7b; here rates are higher and sets are smaller.
 """
 
-from jaxrefine.data.arithmetic import ArithmeticConfig
+import dataclasses
+
 from jaxrefine.evaluation.tasks import Task
 from jaxrefine.sampling.candidates import SamplingConfig
 from jaxrefine.sampling.diversity import Diversity
@@ -21,7 +22,6 @@ from jaxrefine.training.finetuning import Finetuning
 from jaxrefine.training.optimizer import OptimizerConfig
 
 PROMPTS = 384
-MAX_NEW_TOKENS = 160
 
 
 def training(learning_rate: float, objective: ObjectiveConfig) -> Finetuning:
@@ -30,7 +30,7 @@ def training(learning_rate: float, objective: ObjectiveConfig) -> Finetuning:
         optimizer=OptimizerConfig(learning_rate=learning_rate, warmup_steps=2),
         groups_per_step=8,
         max_prompt=128,
-        max_response=MAX_NEW_TOKENS,
+        max_response=96,
         slots=512,
         mle_on="original",
     )
@@ -41,31 +41,22 @@ RANKING = ObjectiveConfig(
     loss="margin_ranking", loss_options={"margin": 0.1, "gaps": "sum", "ties": "skip"}, mle_weight=1.0
 )
 LIKELIHOOD = ObjectiveConfig(mle_weight=1.0)
+REWARD = ObjectiveConfig(loss="pairwise_logistic", scorer="reward")
 
 
 def get_config() -> Tuna:
     return Tuna(
         num_prompts=PROMPTS,
-        problems=ArithmeticConfig(max_steps=3),
-        style="detailed",
-        teacher_training=training(3e-4, LIKELIHOOD),
-        # The world has few ways to say a thing: without this most of the four would be one text.
-        teacher_sampling=SamplingConfig(num_candidates=4, max_new_tokens=MAX_NEW_TOKENS, diversity=Diversity(threshold=1.0, drop_duplicates=True)),
-        own_sampling=SamplingConfig(num_candidates=4, max_new_tokens=MAX_NEW_TOKENS, diversity=Diversity(threshold=0.8)),
-        proxy=Proxy(
-            stop=PROMPTS // 2,
-            training=Finetuning(
-                objective=ObjectiveConfig(loss="pairwise_logistic", scorer="reward"),
-                optimizer=OptimizerConfig(learning_rate=2e-4, warmup_steps=2),
-                epochs=2, groups_per_step=8, max_prompt=128, max_response=MAX_NEW_TOKENS, slots=512,
-            ),
-        ),
+        # The world has few ways to say a thing: without this most of the teacher's four would be one text.
+        teacher_sampling=SamplingConfig(num_candidates=4, diversity=Diversity(threshold=1.0, drop_duplicates=True)),
+        own_sampling=SamplingConfig(num_candidates=4, diversity=Diversity(threshold=0.8)),
+        proxy=Proxy(stop=PROMPTS // 2, training=dataclasses.replace(training(2e-4, REWARD), epochs=2)),
         phases=(
-            Phase(name="sft", parts=(Part(source="instructions"),), training=training(1e-4, LIKELIHOOD)),
-            Phase(name="p", parts=(Part(source="probabilistic"),), training=training(1e-4, RANKING)),
-            Phase(name="c", parts=(Part(source="contextual"),), training=training(1e-4, RANKING)),
-            Phase(name="c_prm", parts=(Part(source="proxy"),), training=training(1e-4, RANKING)),
-            Phase(name="mul", parts=(Part(source="responses"),), training=training(1e-4, LIKELIHOOD)),
+            Phase(name="sft", parts=(Part(source="instructions"),), training=training(4e-5, LIKELIHOOD)),
+            Phase(name="p", parts=(Part(source="probabilistic"),), training=training(2e-5, RANKING)),
+            Phase(name="c", parts=(Part(source="contextual"),), training=training(2e-5, RANKING)),
+            Phase(name="c_prm", parts=(Part(source="proxy"),), training=training(2e-5, RANKING)),
+            Phase(name="mul", parts=(Part(source="responses"),), training=training(4e-5, LIKELIHOOD)),
         ),
         recipes=(
             Recipe(name="sft", phases=("sft",)),
@@ -78,9 +69,6 @@ def get_config() -> Tuna:
         ),
         only=("tuna_p", "tuna"),
         seeds=(0, 1, 2),
-        tasks=(Task(
-                name="word problems", problems=ArithmeticConfig(max_steps=3), style="detailed", max_prompts=300,
-                max_new_tokens=MAX_NEW_TOKENS,
-            ),),
+        tasks=(Task(name="word problems", max_prompts=300),),
         title="Tuna, tiny",
-    )  # fmt: skip
+    )

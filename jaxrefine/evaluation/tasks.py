@@ -11,7 +11,6 @@ import numpy as np
 
 from jaxrefine.config import unknown_name
 from jaxrefine.data.arithmetic import ArithmeticConfig, generate
-from jaxrefine.data.arithmetic.styles import Style, styled
 from jaxrefine.data.examples import ORIGINAL, Candidates
 from jaxrefine.data.lmentry import read_lmentry
 from jaxrefine.data.readers import read_prompts
@@ -49,8 +48,6 @@ class Task:
     """At most so many prompts (Super-NI: of each task, 100 as published)."""
     max_new_tokens: int = 96
     problems: ArithmeticConfig = dataclasses.field(default_factory=ArithmeticConfig)
-    style: Style = "lines"
-    """In which the word problems' own solutions are written: what the judge compares lengths with."""
     seed: int = 1
     """Of the word problems."""
 

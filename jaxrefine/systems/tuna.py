@@ -21,7 +21,6 @@ from jaxrefine.artefacts.progress import say
 from jaxrefine.artefacts.stages import Stage, input_directory
 from jaxrefine.conversion.loaded import Placement, load_model
 from jaxrefine.data.arithmetic import generate
-from jaxrefine.data.arithmetic.styles import styled
 from jaxrefine.data.examples import ORIGINAL, Candidates, Instruction
 from jaxrefine.data.readers import read_candidates, read_instructions, write_candidates
 from jaxrefine.data.readers_instructions import read_alpaca, read_tuna, read_tuna_likelihoods
@@ -100,7 +99,8 @@ class Tuna(TunaSettings):
         """The instructions as prompts that remember their own response."""
         found: Sequence[Instruction]
         if self.data is None:
-            found = self._problems(int(self.num_prompts or 0), self.problems_seed)
+            num = int(self.num_prompts or 0)
+            found = [p.instruction() for p in generate("train", num, self.problems_seed, self.problems)]
         elif self.data_format == "alpaca":
             found = read_alpaca(self.data, skip_empty=True)
         else:
@@ -116,14 +116,7 @@ class Tuna(TunaSettings):
         if self.teacher_file is not None:
             write_candidates(directory / JUDGED, self._of_file(_prompts(directory)))
             return
-        teacher = TEACHER if self.teacher is None else Path(self.teacher).expanduser()
-        if self.teacher_training is not None:
-            known = self._problems(self.teacher_prompts, self.problems_seed + 1)
-            teacher = finetune(
-                teacher, known, self.teacher_training, directory / "teacher", placement=self.placement,
-                description="the teacher",
-            )  # fmt: skip
-        loaded = load_model(teacher, self._sampler)
+        loaded = load_model(TEACHER if self.teacher is None else Path(self.teacher).expanduser(), self._sampler)
         drawn = directory / "samples"
         sample_candidates(
             loaded, _prompts(directory), self.teacher_sampling, drawn, description="the teacher's responses"
@@ -226,10 +219,6 @@ class Tuna(TunaSettings):
         say(f"report: {path}")
 
     # what the stages share
-
-    def _problems(self, num: int, seed: int) -> list[Instruction]:
-        """Word problems with their solutions in the style of this run."""
-        return [styled(problem, self.style) for problem in generate("train", num, seed, self.problems)]
 
     @property
     def _student(self) -> Path:

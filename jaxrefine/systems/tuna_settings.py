@@ -10,7 +10,6 @@ from typing import Any, Literal
 from jaxrefine.config import unknown_name
 from jaxrefine.conversion.loaded import Placement
 from jaxrefine.data.arithmetic import ArithmeticConfig
-from jaxrefine.data.arithmetic.styles import Style
 from jaxrefine.evaluation.tasks import Task
 from jaxrefine.judging.contextual import ContextualConfig, ContextualJudge
 from jaxrefine.judging.exact import ExactConfig, ExactJudge
@@ -118,14 +117,9 @@ class TunaSettings:
     """At most so many; of the word problems, exactly so many."""
     problems: ArithmeticConfig = dataclasses.field(default_factory=ArithmeticConfig)
     problems_seed: int = 1
-    style: Style = "lines"
-    """In which the word problems' own solutions are written."""
 
     teacher: str | None = None
     """A Hugging Face directory that writes the teacher's responses; None is the shipped teacher."""
-    teacher_training: Finetuning | None = None
-    """The teacher first learns ``teacher_prompts`` word problems in that style, none of them the student's."""
-    teacher_prompts: int = 1024
     teacher_file: str | None = None
     """The teacher's responses with their likelihoods in a file, in place of ``teacher``."""
     teacher_format: Literal["tuna_likelihoods", "tuna", "jsonl"] = "tuna_likelihoods"
@@ -174,10 +168,6 @@ class TunaSettings:
             raise ValueError(f"seeds = {self.seeds}: give at least one, each once, none negative")
         if self.data is None and not self.num_prompts:
             raise ValueError("num_prompts says how many of the shipped word problems are drawn")
-        if self.teacher_training is not None and (self.data is not None or self.teacher_file is not None):
-            raise ValueError(
-                "teacher_training is for a teacher of the shipped word problems: without data, teacher_file"
-            )
         proxied = any(part.source == "proxy" for phase in self.used_phases() for part in phase.parts)
         training = self.proxy.training
         if proxied and (training is None or training.objective.scorer != "reward"):

@@ -101,13 +101,18 @@ def full_size(
     state = abstract_state(params, optimizer, mesh=mesh, frozen=frozen)
     step = make_train_step(objective, optimizer, mesh=mesh, num_microbatches=parts)
     after, metrics = step.shapes(state, batch)
-    assert jax.tree.structure(after) == jax.tree.structure(state)
+    jax.tree.map(_check_same, after, state)
     return FullSize(
         num_params=num_params,
         num_trained=_size(params),
         rows=(parts, packing.rows // parts, packing.slots),
         metrics=tuple(sorted(metrics)),
     )
+
+
+def _check_same(after: Any, before: Any) -> None:
+    if (after.shape, after.dtype) != (before.shape, before.dtype):
+        raise ValueError(f"the step makes {after} of {before}")
 
 
 def _size(tree: Any) -> int:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Literal, get_args
 
 from jaxrefine.config import unknown_name
 from jaxrefine.data.arithmetic.generator import Problem
-from jaxrefine.data.examples import Instruction
 
 Style = Literal["lines", "terse", "detailed"]
 
@@ -39,8 +37,3 @@ def in_style(problem: Problem, style: Style) -> str:
         asked = [question for question, _ in problem.sub_questions]
         lines = [f"{question} {line}" for question, line in zip(asked, lines, strict=True)]
     return "\n".join([*lines, answer])
-
-
-def styled(problem: Problem, style: Style) -> Instruction:
-    """A problem as a prompt with its solution in a style as the response."""
-    return dataclasses.replace(problem.instruction(), response=in_style(problem, style))
