@@ -80,7 +80,22 @@ def read_leading(text: str, *, finished: bool = True) -> Verdict | None:
     return _WORDS[match[1].lower()] if match else None
 
 
-READERS: dict[str, Callable[..., Verdict | None]] = {"marked": read_marked, "leading": read_leading}
+def read_last(text: str, *, finished: bool = True) -> Verdict | None:
+    r"""The verdict of a reply whose last line is ``1``, ``2`` or ``Tie``, with a reference or reasons before it.
+
+    >>> read_last("2+3=5\n#### 5\n2"), read_last("#### 2"), read_last("2", finished=False)
+    ('second', None, None)
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    match = _LEADING.fullmatch(lines[-1]) if lines and finished else None
+    return _WORDS[match[1].lower()] if match else None
+
+
+READERS: dict[str, Callable[..., Verdict | None]] = {
+    "marked": read_marked,
+    "leading": read_leading,
+    "last": read_last,
+}
 """How a reply is read, by name."""
 
 

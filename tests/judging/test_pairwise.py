@@ -231,7 +231,7 @@ def test_an_unknown_reader_or_a_prompt_for_another_judge_is_refused():
         GenerativeAsker(Scripted(fair), reader="mark")
     with pytest.raises(ValueError, match="for the pairwise judge is wanted, got one for 'contextual'"):
         GenerativeAsker(Scripted(fair), prompt=Prompt("contextual", "{instruction}{responses}{format}"))
-    assert set(READERS) == {"marked", "leading"}
+    assert set(READERS) == {"marked", "leading", "last"}
 
 
 def test_a_cut_reply_is_unparsable():
