@@ -6,8 +6,8 @@ Command:  jaxrefine run tuna/tiny
 Cost:     minutes on two CPU cores
 Result:   a table of the given model, the supervised start, Tuna_p and Tuna with intervals; report.md with figures
 
-The teacher is the shipped model that was trained longer, the judge the known answer plus a length axis. The published settings are in
-tuna/llama_7b; here rates are higher and sets are smaller.
+The teacher is the shipped model that was trained longer, the judge the known answer plus a length axis. The published
+settings are in tuna/llama_7b; here rates are twice as high and sets are smaller.
 """
 
 import dataclasses

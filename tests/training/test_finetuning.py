@@ -166,7 +166,8 @@ def test_a_step_at_full_size_is_traced_without_weights():
     llama_7b = TransformerConfig(
         vocab_size=32000, width=4096, num_layers=32, num_heads=32, num_kv_heads=32, head_width=128, hidden_width=11008
     )
-    tuning = TuningConfig(parameters="adapters", base="nf4", lora=LoraConfig(rank=8, targets=("attention/query", "attention/value")))
+    lora = LoraConfig(rank=8, targets=("attention/query", "attention/value"))
+    tuning = TuningConfig(parameters="adapters", base="nf4", lora=lora)
     config = Finetuning(
         objective=ObjectiveConfig(loss="margin_ranking", mle_weight=1.0), tuning=tuning, groups_per_step=16,
         num_microbatches=4, slots=2048, mle_on="original",
