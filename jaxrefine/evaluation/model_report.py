@@ -19,6 +19,7 @@ from jaxrefine.artefacts.atomic import write_json, write_text
 from jaxrefine.config import unknown_name
 from jaxrefine.evaluation.metrics import Interval, Resamples, bootstrap, make_resamples, paired_difference
 from jaxrefine.evaluation.plots import BLUE, GREY
+from jaxrefine.evaluation.tables import jsonable, markdown_table
 from jaxrefine.typing import Array, Float
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ModelComparison:
         return {
             "baseline": self.baseline,
             "num": {task: {"seeds": seeds, "units": units} for task, (seeds, units) in self.num.items()},
-            "tasks": _finite({
+            "tasks": jsonable({
                 task: {
                     metric: {model: dataclasses.asdict(cell) for model, cell in by_model.items()}
                     for metric, by_model in metrics.items()
@@ -259,13 +260,13 @@ def _markdown(comparison: ModelComparison, metrics: Mapping[str, Mapping[str, Ce
     head = ["model"]
     for metric in metrics:
         head += [_title(metric), f"− {comparison.baseline}"]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for model in next(iter(metrics.values())):
         line = [model]
         for metric, by_model in metrics.items():
             line += [_long(metric, by_model[model].estimate), _long(metric, by_model[model].difference)]
         lines.append(line)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(head, lines)
 
 
 def _long(metric: str, found: Interval | None) -> str:
@@ -275,9 +276,3 @@ def _long(metric: str, found: Interval | None) -> str:
     if not math.isfinite(found.low):
         return f"{scale * found.value:.2f}"
     return f"{scale * found.value:.2f} [{scale * found.low:.2f}, {scale * found.high:.2f}]"
-
-
-def _finite(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {name: _finite(value) for name, value in node.items()}
-    return None if isinstance(node, float) and not math.isfinite(node) else node

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from jaxrefine.evaluation.refinement import (
 from jaxrefine.evaluation.refinement_costs import Cost
 from jaxrefine.evaluation.refinement_plots import save_refinement_figures
 from jaxrefine.evaluation.refinement_published import PUBLISHED, PUBLISHED_COSTS, PUBLISHED_MODELS
+from jaxrefine.evaluation.tables import jsonable, markdown_table
 from jaxrefine.selection.trust import CHOICES, DECISIONS
 
 NOTHING = "–"
@@ -56,7 +56,7 @@ def write_refinement_report(
     record = {
         "settings": dataclasses.asdict(settings),
         "facts": dict(facts or {}),
-        "refinements": [_json(dataclasses.asdict(found)) for found in measured],
+        "refinements": [jsonable(dataclasses.asdict(found)) for found in measured],
         "costs": [dataclasses.asdict(cost) for cost in costs],
     }
     write_json(directory / "metrics.json", record)
@@ -146,7 +146,7 @@ def published_table() -> str:
     for row in PUBLISHED:
         accuracies = [_published(row.accuracy.get(model)) for model in PUBLISHED_MODELS]
         lines.append([f"† *{row.method}*", row.asks, row.trusts, *accuracies])
-    return _markdown_table(["method", "decides", "chooses", *PUBLISHED_MODELS], lines)
+    return markdown_table(["method", "decides", "chooses", *PUBLISHED_MODELS], lines)
 
 
 def published_costs() -> str:
@@ -172,7 +172,7 @@ def cost_table(costs: Sequence[Cost], reference: str = "") -> str:
     for cost in costs:
         share = [f"{100 * cost.flops / base.flops:.2f} %"] if base else []
         lines.append([cost.role, cost.phase, _large(cost.params), _large(cost.tokens), f"{cost.flops:.3g}", *share])
-    return _markdown_table(head, lines)
+    return markdown_table(head, lines)
 
 
 def _accuracies(measured: Sequence[MeasuredRefinement]) -> str:
@@ -181,13 +181,13 @@ def _accuracies(measured: Sequence[MeasuredRefinement]) -> str:
         [METHODS[name].title, _decides(name), _chooses(name), *(_interval(found.rows.get(name)) for found in measured)]
         for name in _named(measured)
     ]
-    return _markdown_table(head, lines)
+    return markdown_table(head, lines)
 
 
 def _differences(measured: Sequence[MeasuredRefinement]) -> str:
     names = [name for name in _named(measured) if name != CONTROL]
     lines = [[METHODS[name].title, *(_difference(found.rows.get(name)) for found in measured)] for name in names]
-    return _markdown_table(["method", *map(_name, measured)], lines)
+    return markdown_table(["method", *map(_name, measured)], lines)
 
 
 def _changes(found: MeasuredRefinement) -> str:
@@ -195,7 +195,7 @@ def _changes(found: MeasuredRefinement) -> str:
         [METHODS[name].title, f"{100 * row.share_refined:.1f}", _share(row.share_reverted), *map(str, row.transitions)]
         for name, row in found.rows.items()
     ]
-    return _markdown_table(["method", "refined", "reverted", *OUTCOMES], lines)
+    return markdown_table(["method", "refined", "reverted", *OUTCOMES], lines)
 
 
 def _detections(measured: Sequence[MeasuredRefinement]) -> str:
@@ -205,7 +205,7 @@ def _detections(measured: Sequence[MeasuredRefinement]) -> str:
         for found in measured
     ]  # fmt: skip
     head = ["", "Asker: precision", "Asker: recall", "Asker: area under ROC", "Truster: right one first"]
-    return _markdown_table(head, lines)
+    return markdown_table(head, lines)
 
 
 def _facts(measured: Sequence[MeasuredRefinement], facts: Mapping[str, str]) -> str:
@@ -285,20 +285,6 @@ def _large(number: int) -> str:
         if number >= size:
             return f"{number / size:.3g} {letter}"
     return str(number)
-
-
-def _markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *("---:" for _ in head[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *lines])
-
-
-def _json(value: object) -> object:
-    """Numbers that JSON has not become null."""
-    if isinstance(value, dict):
-        return {str(key): _json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _reading() -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 from jaxrefine.artefacts.atomic import write_json, write_text
 from jaxrefine.evaluation.comparison import METRICS, START, Comparison, Quality, Row, as_json
 from jaxrefine.evaluation.plots import save_figures
+from jaxrefine.evaluation.tables import markdown_table
 
 NOTHING = "–"
 
@@ -132,7 +133,7 @@ def _quality_table(comparison: Comparison) -> str:
     lines = [
         [_name(row, comparison), *(_long(row.quality.get(metric)) for metric in METRICS)] for row in comparison.rows
     ]
-    return _markdown_table(head, lines)
+    return markdown_table(head, lines)
 
 
 def _difference_table(comparison: Comparison) -> str:
@@ -142,17 +143,12 @@ def _difference_table(comparison: Comparison) -> str:
         for row in comparison.rows
         if row.name != comparison.control
     ]
-    return _markdown_table(head, lines)
+    return markdown_table(head, lines)
 
 
 def _cost_table(comparison: Comparison) -> str:
     lines = [[row.name, *_cost_cells(row)] for row in comparison.rows if row.cost is not None]
-    return _markdown_table(["variant", *_COST_TITLES], lines)
-
-
-def _markdown_table(head: list[str], lines: list[list[str]]) -> str:
-    rule = ["---", *("---:" for _ in head[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *lines])
+    return markdown_table(["variant", *_COST_TITLES], lines)
 
 
 def _name(row: Row, comparison: Comparison) -> str:

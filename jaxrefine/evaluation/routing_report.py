@@ -14,6 +14,7 @@ from jaxrefine.artefacts.atomic import write_json, write_text
 from jaxrefine.evaluation.metrics import Interval
 from jaxrefine.evaluation.routing import CHANCE, CONTROL, ORACLE, Measured, MeasuredRouting, RoutingSettings
 from jaxrefine.evaluation.routing_plots import save_figures
+from jaxrefine.evaluation.tables import jsonable, markdown_table
 
 NOTHING = "–"
 
@@ -61,7 +62,7 @@ def write_routing_report(
         "settings": dataclasses.asdict(settings),
         "notes": list(notes),
         "sweep": dict(sweep),
-        "sets": [_json(dataclasses.asdict(found)) for found in measured],
+        "sets": [jsonable(dataclasses.asdict(found)) for found in measured],
     }
     write_json(directory / "metrics.json", record)
     links = {name: path.relative_to(directory).as_posix() for name, path in figures.items()}
@@ -127,11 +128,11 @@ def routing_markdown(
     parts += [
         "## Published",
         "† arXiv 2311.08692, six models of 13B on its own benchmarks, each ensemble ranked against the six alone.",
-        _markdown_table(
+        markdown_table(
             ["system", "MTR", "uplift"],
             [[f"† *{name}*", f"*{rank:.2f}*", f"*{share:.2f}*"] for name, (rank, share) in PUBLISHED.items()],
         ),
-        _markdown_table(
+        markdown_table(
             ["† β", *(f"*{name}*" for name in PUBLISHED_SWEEP)],
             [["† MTR", *(f"*{rank:.2f}*" for rank in PUBLISHED_SWEEP.values())]],
         ),
@@ -175,12 +176,12 @@ def _systems(found: MeasuredRouting) -> str:
             _escaped(shown), _interval(row.mean), _difference(row),
             f"{rank.value:.2f} [{rank.low:.2f}, {rank.high:.2f}]", f"{row.uplift:.2f}", str(row.answers),
         ])  # fmt: skip
-    return _markdown_table(head, lines)
+    return markdown_table(head, lines)
 
 
 def _sweep(found: MeasuredRouting, sweep: Mapping[str, str]) -> str:
     rows = [found.systems[name] for name in sweep.values()]
-    return _markdown_table(
+    return markdown_table(
         ["β", *sweep],
         [
             ["mean reward", *(_interval(row.mean) for row in rows)],
@@ -192,7 +193,7 @@ def _sweep(found: MeasuredRouting, sweep: Mapping[str, str]) -> str:
 
 
 def _subsets(found: MeasuredRouting) -> str:
-    return _markdown_table(
+    return markdown_table(
         ["subset", "queries", *(_escaped(name) for name in found.systems)],
         [
             [_escaped(subset), str(count), *(_number(row.subsets[subset]) for row in found.systems.values())]
@@ -202,7 +203,7 @@ def _subsets(found: MeasuredRouting) -> str:
 
 
 def _shares(found: MeasuredRouting) -> str:
-    return _markdown_table(
+    return markdown_table(
         ["system", *(_escaped(model) for model in found.models)],
         [
             [_escaped(name), *(f"{100 * row.shares[model]:.0f}" for model in found.models)]
@@ -210,11 +211,6 @@ def _shares(found: MeasuredRouting) -> str:
             if name not in found.models
         ],
     )
-
-
-def _markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *("---:" for _ in head[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *lines])
 
 
 def _escaped(name: str) -> str:
@@ -237,15 +233,6 @@ def _difference(row: Measured) -> str:
     if row.difference is None:
         return NOTHING
     return f"**{_signed(row.difference)}**" if row.difference.excludes_zero() else _signed(row.difference)
-
-
-def _json(value: object) -> object:
-    """Numbers that JSON has not become null."""
-    if isinstance(value, dict):
-        return {str(key): _json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _reading(settings: RoutingSettings) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from jaxrefine.artefacts.atomic import write_json, write_text
 from jaxrefine.evaluation.metrics import Interval
 from jaxrefine.evaluation.selection import CONTROL, ONE, ORACLES, Measured, Selected, SelectionSettings
 from jaxrefine.evaluation.selection_plots import save_figures
+from jaxrefine.evaluation.tables import jsonable, markdown_table
 from jaxrefine.selection.strategies import STRATEGIES
 
 NOTHING = "–"
@@ -191,12 +191,6 @@ def _grid(found: Mapping[tuple[str, str], str]) -> str:
     return markdown_table(["evaluator", *generators], lines)
 
 
-def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is text and whose others are numbers."""
-    rule = ["---", *("---:" for _ in head[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *lines])
-
-
 def _escaped(name: str) -> str:
     return name.replace("*", "\\*")
 
@@ -244,15 +238,6 @@ def _short(row: Selected | None) -> str:
         return NOTHING
     star = "*" if row.difference is not None and row.difference.excludes_zero() else " "
     return f"{_percent(row)} ±{50 * (row.accuracy.high - row.accuracy.low):.1f}{star}"
-
-
-def jsonable(value: object) -> object:
-    """Numbers that JSON has not become null, and keys that are numbers become text."""
-    if isinstance(value, dict):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def reading() -> str:

@@ -15,8 +15,6 @@ from jaxrefine.evaluation.selection import Measured, Pool, Selected, SelectionSe
 from jaxrefine.evaluation.selection_plots import save_figures
 from jaxrefine.evaluation.selection_report import (
     NOTHING,
-    jsonable,
-    markdown_table,
     print_selection_table,
     reading,
     selection_sections,
@@ -30,6 +28,7 @@ from jaxrefine.evaluation.solving import (
     measure_generators,
 )
 from jaxrefine.evaluation.solving_plots import save_generator_figure
+from jaxrefine.evaluation.tables import jsonable, markdown_table
 
 PUBLISHED_GENERATORS: dict[str, tuple[float, float, float]] = {
     "PaLM 2-S\\*, 4-shot": (17.4, 27.2, 67.8),
