@@ -30,6 +30,7 @@ except ImportError:  # Windows: two processes in one directory go unnoticed ther
 Done = Callable[[int, Reply | Failure], None]
 _Result = tuple[str, Reply | Failure]
 
+_CANCEL_SECONDS = 2.0
 _POLL_SECONDS = 0.5  # how soon Ctrl-C is noticed where waiting cannot be interrupted
 
 
@@ -227,10 +228,11 @@ class Endpoint:
                 yield result
         finally:
             given_up.set()
-            for loop, task in running:
-                with contextlib.suppress(RuntimeError):  # the loop has ended by itself
-                    loop.call_soon_threadsafe(task.cancel)
-            thread.join()
+            while thread.is_alive():
+                for loop, task in running:
+                    with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+                        loop.call_soon_threadsafe(task.cancel)
+                thread.join(_CANCEL_SECONDS)  # a library may swallow one cancellation: it is told again
 
     def _check_model(self, model: str) -> None:
         if model and not model.startswith(self.config.model) and model not in self._unexpected:

@@ -40,7 +40,7 @@ def test_a_stopped_process_repeats_only_what_was_under_way(tmp_path: pathlib.Pat
     # the slow ones hang once; all of them hang only after every quick one was answered and kept
     with FaultServer({prompt: ["hang"] for prompt in SLOW}) as server:
         asker = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", ASKER, server.url, str(tmp_path), *PROMPTS],
+            [sys.executable, "-X", "faulthandler", "-W", "error", "-c", ASKER, server.url, str(tmp_path), *PROMPTS],
             cwd=pathlib.Path(__file__).parent.parent.parent,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -48,7 +48,12 @@ def test_a_stopped_process_repeats_only_what_was_under_way(tmp_path: pathlib.Pat
         )
         server.wait_until_held(CONCURRENCY)
         asker.send_signal(stop)
-        said, errors = asker.communicate(timeout=60)
+        try:
+            said, errors = asker.communicate(timeout=60)
+        except subprocess.TimeoutExpired:  # with what it was doing, rather than with nothing
+            asker.send_signal(signal.SIGABRT)
+            said, errors = asker.communicate(timeout=60)
+            pytest.fail(f"it did not stop within 60 s\n{said}\n{errors}")
         assert server.arrivals == dict.fromkeys([*QUICK, *SLOW], 1)
         config = EndpointConfig(base_url=server.url, model="m", concurrency=CONCURRENCY, first_backoff_seconds=0.0)
         with Endpoint(config, tmp_path, quiet=True) as endpoint:
