@@ -4,9 +4,8 @@ Source:   PandaLM, https://arxiv.org/abs/2306.05087: AdamW 2e-5, cosine, warm-up
           records a step (2 × 8 accumulated × 8 devices)
 Command:  jaxrefine run pandalm/judge --judge.start LLAMA_7B --judge.records RECORDS.json
           RECORDS: an array (or lines) of {"inputs": {"instruction", "input", "response1", "response2"}, "outputs":
-          {"evaluation_result", "evaluation_reason", "reference_response"}}, as PandaLM has it. Ablations: verdicts
-          alone --judge.form.says verdict; low-rank adapters --judge.training.tuning.parameters adapters
-          --judge.training.optimizer.learning-rate 2e-4; less data: a shorter file
+          {"evaluation_result", "evaluation_reason", "reference_response"}}, as PandaLM has it. Ablations:
+          pandalm/judge_verdict_only, pandalm/judge_lora; less data: a shorter file
 Cost:     300,000 records twice in 4,680 steps; at 350 tokens a record LLaMA-7B takes about 10^19 FLOPs, three hours on
           eight A100s at 40 % of their peak
 Expected: on PandaLM's test set (pandalm/agreement --judge …) an accuracy near 0.59 in the paper, 0.67 by the authors'
