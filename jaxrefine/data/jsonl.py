@@ -273,6 +273,20 @@ def read_jsonl(
     return records
 
 
+def distinct(path: pathlib.Path | str, examples: Iterable[Any]) -> Iterator[Any]:
+    """Examples that are about to be written to a file, each with an ``id`` of its own.
+
+    Raises:
+      ValueError: the same id twice.
+    """
+    ids: set[str] = set()
+    for example in examples:
+        if example.id in ids:
+            raise ValueError(f"{path}: id {example.id!r} occurs twice")
+        ids.add(example.id)
+        yield example
+
+
 def write_jsonl(path: pathlib.Path | str, records: Iterable[dict[str, Any]]) -> None:
     """Writes JSON lines atomically, ``.gz`` or plain; the same records give the same bytes.
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from jaxrefine.data.examples import Candidates, Instruction
-from jaxrefine.data.jsonl import Fields, read_jsonl, write_jsonl
+from jaxrefine.data.jsonl import Fields, distinct, read_jsonl, write_jsonl
 from jaxrefine.data.templates import TEMPLATES, Template
 
 _ANNOTATION = re.compile(r"<<[^<>\n]*>>")
@@ -84,11 +84,7 @@ def write_candidates(path: pathlib.Path | str, examples: Iterable[Candidates]) -
       ValueError: the same id twice, or a number that JSON does not hold.
     """
     records: list[dict[str, Any]] = []
-    ids: set[str] = set()
-    for example in examples:
-        if example.id in ids:
-            raise ValueError(f"{path}: id {example.id!r} occurs twice")
-        ids.add(example.id)
+    for example in distinct(path, examples):
         candidates = [
             {"text": text, "score": label} | ({} if finished else {"finished": False})
             for text, label, finished in zip(example.responses, example.labels, example.finished, strict=True)
@@ -148,11 +144,7 @@ def write_instructions(path: pathlib.Path | str, examples: Iterable[Instruction]
       ValueError: the same id twice, or a number that JSON does not hold.
     """
     records: list[dict[str, Any]] = []
-    ids: set[str] = set()
-    for example in examples:
-        if example.id in ids:
-            raise ValueError(f"{path}: id {example.id!r} occurs twice")
-        ids.add(example.id)
+    for example in distinct(path, examples):
         record: dict[str, Any] = {"id": example.id, "prompt": example.prompt, "response": example.response}
         if example.answer is not None:
             record["answer"] = example.answer

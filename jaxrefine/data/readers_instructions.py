@@ -14,7 +14,7 @@ from typing import Any
 from jaxrefine.artefacts.atomic import write_bytes
 from jaxrefine.data.examples import Candidates, Instruction
 from jaxrefine.data.json_documents import identifier, read_records
-from jaxrefine.data.jsonl import Fields
+from jaxrefine.data.jsonl import Fields, distinct
 from jaxrefine.data.templates import TEMPLATES, Template, instruction_prompt
 
 
@@ -140,11 +140,7 @@ def write_tuna(path: pathlib.Path | str, examples: Iterable[Candidates], *, keep
       ValueError: the same id twice, no response, or one that was cut by length.
     """
     records = []
-    ids: set[str] = set()
-    for example in examples:
-        if example.id in ids:
-            raise ValueError(f"{path}: id {example.id!r} occurs twice")
-        ids.add(example.id)
+    for example in distinct(path, examples):
         if not example.responses:
             raise ValueError(f"{path}: example {example.id!r} has no response")
         if not keep_unfinished and not all(example.finished):

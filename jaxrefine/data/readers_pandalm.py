@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxrefine.data.examples import Comparison, Instruction, Verdict
 from jaxrefine.data.json_documents import identifier, read_records
-from jaxrefine.data.jsonl import Fields, RecordError, read_jsonl, write_jsonl
+from jaxrefine.data.jsonl import Fields, RecordError, distinct, read_jsonl, write_jsonl
 from jaxrefine.data.readers_instructions import whole_instruction
 from jaxrefine.data.templates import TEMPLATES, Template, instruction_prompt
 
@@ -244,26 +244,27 @@ def write_judgement_records(path: pathlib.Path | str, records: Iterable[Judgemen
         ValueError: the same id twice.
     """
     texts = {verdict: text for text, verdict in VERDICT_TEXTS.items()}
-    written: dict[str, dict[str, Any]] = {}
-    for record in records:
-        if record.id in written:
-            raise ValueError(f"{path}: id {record.id!r} occurs twice")
-        written[record.id] = {
-            "id": record.id,
-            "inputs": {
-                "instruction": record.instruction,
-                "input": record.input,
-                "response1": record.first,
-                "response2": record.second,
-            },
-            "outputs": {
-                "evaluation_result": texts[record.verdict],
-                "evaluation_reason": record.reason,
-                "reference_response": record.reference,
-            },
-            "meta": dict(record.meta),
-        }
-    write_jsonl(path, written.values())
+    write_jsonl(
+        path,
+        (
+            {
+                "id": record.id,
+                "inputs": {
+                    "instruction": record.instruction,
+                    "input": record.input,
+                    "response1": record.first,
+                    "response2": record.second,
+                },
+                "outputs": {
+                    "evaluation_result": texts[record.verdict],
+                    "evaluation_reason": record.reason,
+                    "reference_response": record.reference,
+                },
+                "meta": dict(record.meta),
+            }
+            for record in distinct(path, records)
+        ),
+    )
 
 
 def _verdict(fields: Fields, name: str) -> Verdict:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from jaxrefine.config import unknown_name
 from jaxrefine.data.examples import Candidates, Routed
-from jaxrefine.data.jsonl import Fields, RecordError, read_jsonl, write_jsonl
+from jaxrefine.data.jsonl import Fields, RecordError, distinct, read_jsonl, write_jsonl
 
 ALPACA_EVAL_MODELS = (
     "alpaca-7b", "claude", "gpt-3.5-turbo-0301", "gpt4", "gpt4_1106_preview", "llama-2-13b-chat-hf",
@@ -63,18 +63,20 @@ def write_routed(path: pathlib.Path | str, queries: Iterable[Routed]) -> None:
     Raises:
       ValueError: the same id twice, or a number that JSON does not hold.
     """
-    records: dict[str, dict[str, Any]] = {}
-    for query in queries:
-        if query.id in records:
-            raise ValueError(f"{path}: id {query.id!r} occurs twice")
-        records[query.id] = {
-            "id": query.id,
-            "prompt": query.prompt,
-            "models": list(query.models),
-            "rewards": list(query.rewards),
-            "tags": list(query.tags),
-        } | ({"meta": dict(query.meta)} if query.meta else {})
-    write_jsonl(path, records.values())
+    write_jsonl(
+        path,
+        (
+            {
+                "id": query.id,
+                "prompt": query.prompt,
+                "models": list(query.models),
+                "rewards": list(query.rewards),
+                "tags": list(query.tags),
+            }
+            | ({"meta": dict(query.meta)} if query.meta else {})
+            for query in distinct(path, queries)
+        ),
+    )
 
 
 def subsets_of(query: Routed) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from jaxrefine.conversion.loaded import LoadedModel
 from jaxrefine.data.examples import Instruction, Verdict
 from jaxrefine.data.readers_instructions import whole_instruction
 from jaxrefine.data.readers_pandalm import VERDICT_TEXTS, JudgementRecord
-from jaxrefine.judging.local import LocalModel, Rows
+from jaxrefine.judging.local import LocalModel, Rows, local_model
 from jaxrefine.judging.pairwise import Asker
 from jaxrefine.judging.prompts import Asking, Prompt
 from jaxrefine.judging.verdicts import GenerativeAsker, LikelihoodAsker, VerdictTexts
@@ -132,11 +132,7 @@ def make_asker(
     """
     name = model.directory.resolve().name
     if by == "likelihood":
-        local = LocalModel(
-            model=model.model, params=model.params, tokenizer=model.tokenizer, name=name, version=model.digest,
-            mesh=model.mesh,
-        )  # fmt: skip
-        return form.likelihood_asker(local, rows=rows, shots=shots)
+        return form.likelihood_asker(local_model(model), rows=rows, shots=shots)
     if shots:
         raise ValueError("judged pairs before the question are for a judge by likelihood")
     responder = LocalResponder(

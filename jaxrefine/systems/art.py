@@ -237,10 +237,10 @@ class Art(ArtRun):
     def report(self, directory: pathlib.Path) -> None:
         """Measures; prints the table and writes the report."""
         measurement = Measurement(self, directory)
-        found = measure_refinement(measurement.refinements(), self.settings)
+        found = measure_refinement(measurement.refinements, self.settings)
         print_refinement_table([found])
         path = write_refinement_report(
-            [found], self.settings, directory, title=self.title, facts=measurement.facts(), costs=measurement.costs(),
+            [found], self.settings, directory, title=self.title, facts=measurement.facts(), costs=measurement.costs,
             reference=measurement.reference,
         )  # fmt: skip
         say(f"report: {path}")

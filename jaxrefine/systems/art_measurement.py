@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -73,6 +74,7 @@ class Measurement:
         places |= {ASKER: run.asker_directory(directory), TRUSTER: run.truster_directory(directory)}
         self._models = {name: (load_config(place)[0], load_tokenizer(place)) for name, place in places.items()}
 
+    @functools.cached_property
     def refinements(self) -> Refinements:
         """Every test problem with its answers and signals."""
         asked, self_, scores = (
@@ -117,6 +119,7 @@ class Measurement:
             f"{', '.join(f'{temperature:g}' for temperature in votes.temperatures)}",
         }
 
+    @functools.cached_property
     def costs(self) -> list[Cost]:
         """Training and inference by role, in the layout of the paper's table; of ψ behind an endpoint nothing."""
         run, texts, solver = self._run, self._texts, self._models.get("ψ")
@@ -144,13 +147,13 @@ class Measurement:
     @property
     def reference(self) -> str:
         """The role that costs are compared with, "" where it is not among them."""
-        return REFERENCE if any(cost.role == REFERENCE for cost in self.costs()) else ""
+        return REFERENCE if any(cost.role == REFERENCE for cost in self.costs) else ""
 
     def _inference(self, solver: _Model | None, asker: _Model, truster: _Model) -> list[Cost]:
         run, texts = self._run, self._texts
         decided = [
             decides_to_refine(run.settings.decision, query.signals, threshold=run.settings.threshold)
-            for query in self.refinements().queries
+            for query in self.refinements.queries
         ]
         prompts = [texts.ask(p, one.responses[0]) for p, one in zip(self._test, self._first, strict=True)]
         written = self._candidates(ASK, f"{WRITTEN}/{CANDIDATES}")

@@ -15,7 +15,7 @@ from jaxrefine.data.examples import Candidates
 from jaxrefine.data.groups import Refused
 from jaxrefine.data.identity import number_of
 from jaxrefine.data.readers import write_candidates
-from jaxrefine.judging.local import LocalModel, PackedScorer, Rows
+from jaxrefine.judging.local import PackedScorer, Rows, local_model
 from jaxrefine.sampling.candidates import CANDIDATES, SamplingConfig, sample_candidates
 from jaxrefine.sampling.responder import Failure, Message, Request, Responder
 from jaxrefine.scoring.scorers import RewardHead, SequenceLogProb
@@ -144,7 +144,7 @@ def log_probs(model: LoadedModel, examples: Sequence[Candidates], rows: Rows) ->
     Raises:
         ValueError: an example that cannot be scored.
     """
-    scorer = PackedScorer(_local(model), SequenceLogProb(length_power=0.0), rows, score_responses=True)
+    scorer = PackedScorer(local_model(model), SequenceLogProb(length_power=0.0), rows, score_responses=True)
     return _in_order(scorer, examples)
 
 
@@ -156,7 +156,7 @@ def rewards(model: LoadedModel, examples: Sequence[Candidates], rows: Rows) -> l
         ValueError: an example that cannot be scored.
     """
     _, head = load_scorer(model.directory)
-    scorer = PackedScorer(_local(model), RewardHead(), rows, scorer_params=head, score_responses=False)
+    scorer = PackedScorer(local_model(model), RewardHead(), rows, scorer_params=head, score_responses=False)
     return _in_order(scorer, examples)
 
 
@@ -167,14 +167,3 @@ def _in_order(scorer: PackedScorer, examples: Sequence[Candidates]) -> list[tupl
             raise ValueError(f"{examples[index].id!r} cannot be scored: {scored.reason}")
         found[index] = tuple(map(float, scored.scores))
     return [found[index] for index in range(len(examples))]
-
-
-def _local(model: LoadedModel) -> LocalModel:
-    return LocalModel(
-        model=model.model,
-        params=model.params,
-        tokenizer=model.tokenizer,
-        name=model.directory.name,
-        version=model.digest,
-        mesh=model.mesh,
-    )

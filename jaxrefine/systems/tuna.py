@@ -126,8 +126,7 @@ class Tuna(TunaSettings):
 
     def sample(self, start: Chain, directory: Path) -> None:
         """A model's own responses, those that are too similar drawn again."""
-        prompts, wanted = _prompts(directory), self._own_prompts(start)
-        chosen = [prompt for index, prompt in enumerate(prompts) if index in wanted(len(prompts))]
+        chosen = self._prompts_of(start, OWN, _prompts(directory))
         for seed in self.seeds:
             config = dataclasses.replace(self.own_sampling, seed=seed)
             loaded = load_model(self._model(directory, start, seed), self._sampler)
@@ -136,7 +135,7 @@ class Tuna(TunaSettings):
 
     def rank(self, start: Chain, directory: Path) -> None:
         """Their ranking by the judge: of all prompts that a contextual part or the proxy's training asks for."""
-        names = {prompt.id for prompt in self._judged_prompts(start, _prompts(directory))}
+        names = {prompt.id for prompt in self._prompts_of(start, ("contextual",), _prompts(directory))}
         with self.judge.open() as judge:
             for seed in self.seeds:
                 own = directory / f"seed-{seed}"
@@ -261,19 +260,9 @@ class Tuna(TunaSettings):
                 examples += known
         return examples
 
-    def _own_prompts(self, start: Chain) -> Any:
-        """Which prompts the model of a chain answers itself: a function from their number to indices."""
-        parts = self._parts(start, OWN)
-        proxied = any(part.source == "proxy" for part in parts)
-
-        def indices(num: int) -> set[int]:
-            found = {index for part in parts for index in part.of(range(num))}
-            return found | (set(range(num)[: self.proxy.stop]) if proxied else set())
-
-        return indices
-
-    def _judged_prompts(self, start: Chain, prompts: Sequence[Candidates]) -> list[Candidates]:
-        wanted = {one.id for part in self._parts(start, ("contextual",)) for one in part.of(prompts)}
+    def _prompts_of(self, start: Chain, sources: Sequence[Source], prompts: Sequence[Candidates]) -> list[Candidates]:
+        """The prompts that parts of these sources take at a chain, and those that the proxy's training takes."""
+        wanted = {one.id for part in self._parts(start, sources) for one in part.of(prompts)}
         if self._parts(start, ("proxy",)):
             wanted |= {one.id for one in prompts[: self.proxy.stop]}
         return [one for one in prompts if one.id in wanted]

@@ -158,7 +158,8 @@ def finetune(
     wants_reference = config.objective.loss is not None and "reference" in LOSSES[config.objective.loss].needs
     check_offers(config.objective, offers(groups) | ({"reference"} if wants_reference else frozenset()))
     steps = shuffled_steps(len(groups), config.num_steps(len(groups)), config.groups_per_step, seed=config.seed)
-    packing = _packing(groups, steps, loaded, config)
+    row_shares = math.lcm(loaded.num_shards, jax.process_count())
+    packing = step_packing(groups, steps, loaded.model, config, row_shares=row_shares)
     if wants_reference:
         scored = dataclasses.replace(packing, score_responses=True)
         groups = with_reference_scores(groups, loaded.model, loaded.params, scored, directory, mesh=loaded.mesh)
@@ -217,17 +218,27 @@ def summary(
     }
 
 
-def _packing(groups: Sequence[TokenGroup], steps: Steps, loaded: LoadedModel, config: Finetuning) -> PackingConfig:
-    causal = not isinstance(loaded.model, Encoder)  # which reads prompt and response as one sequence
+def step_packing(
+    groups: Sequence[TokenGroup], steps: Steps, model: Any, config: Finetuning, *, row_shares: int
+) -> PackingConfig:
+    """The shape of a fine-tuning's batches.
+
+    Args:
+        groups: by index.
+        steps: which of them are in each step.
+        model: a ``Decoder`` or an ``Encoder``.
+        config: what its objective reads.
+        row_shares: rows of a microbatch are a multiple of it: shards of the mesh, and processes.
+    """
     objective = config.objective
     return fit_steps(
         [(groups, steps)],
         slots=config.slots,
-        multiple_of_rows=math.lcm(loaded.num_shards, jax.process_count()) * config.num_microbatches,
+        multiple_of_rows=row_shares * config.num_microbatches,
         verdicts=objective.scorer == "verdict",
         score_responses=bool(objective.mle_weight) or objective.scorer == "sequence",
-        expand=getattr(loaded.model, "attention", None) == "expand",
-        share_prompt=causal,
+        expand=getattr(model, "attention", None) == "expand",
+        share_prompt=not isinstance(model, Encoder),  # which reads prompt and response as one sequence
     )
 
 

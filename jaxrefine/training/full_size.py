@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrefine.data.groups import TokenGroup, mle_weights
-from jaxrefine.data.steps import StepLoader, fit_steps
+from jaxrefine.data.steps import StepLoader
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.decoder import Decoder
 from jaxrefine.models.encoder import Encoder
@@ -21,7 +21,7 @@ from jaxrefine.models.lora import init_adapters
 from jaxrefine.scoring.adapted import AdaptedObjective, freeze
 from jaxrefine.scoring.objectives import Objective, ObjectiveConfig, make_objective
 from jaxrefine.sharding import MeshConfig, make_mesh
-from jaxrefine.training.finetuning import Finetuning
+from jaxrefine.training.finetuning import Finetuning, step_packing
 from jaxrefine.training.optimizer import make_optimizer
 from jaxrefine.training.state import abstract_state
 from jaxrefine.training.step import make_train_step
@@ -64,7 +64,6 @@ def full_size(
         ValueError: whatever does not fit together: an objective and its data, rows and microbatches, shapes.
     """
     mesh = make_mesh(MeshConfig(), jax.devices()[:1]) if mesh is None else mesh
-    decodes = isinstance(model, TransformerConfig)
     module: Any = (
         Decoder(model, dtype=jnp.bfloat16, attention="expand", remat=remat)
         if isinstance(model, TransformerConfig)
@@ -73,15 +72,7 @@ def full_size(
     groups = [_longest(config, index, num_candidates) for index in range(config.groups_per_step)]
     order = (tuple(range(len(groups))),)
     shards = int(mesh.shape["data"] * mesh.shape["fsdp"])
-    packing = fit_steps(
-        [(groups, order)],
-        slots=config.slots,
-        multiple_of_rows=shards * config.num_microbatches,
-        verdicts=config.objective.scorer == "verdict",
-        score_responses=bool(config.objective.mle_weight) or config.objective.scorer == "sequence",
-        expand=decodes,
-        share_prompt=decodes,
-    )
+    packing = step_packing(groups, order, module, config, row_shares=shards)
     rows = StepLoader(groups, order, packing, num_microbatches=config.num_microbatches).batch(0)
     parts = config.num_microbatches
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((parts, x.shape[0] // parts, *x.shape[1:]), x.dtype), rows)

@@ -188,11 +188,11 @@ def test_a_solver_behind_an_endpoint_leaves_its_flops_out(run: tuple[Art, pathli
     there = EndpointConfig(base_url="http://127.0.0.1:1/v1", model="far away")
     job = dataclasses.replace(run[0], solver=SolverConfig(endpoint=there))
     measurement = Measurement(job, run[1] / "10-report")
-    assert {cost.role for cost in measurement.costs()} == {
+    assert {cost.role for cost in measurement.costs} == {
         "Asker, to ask and decide", "Truster", "Asker and Truster", "Asker, asks about all",
         "Truster, reads both answers",
     }  # fmt: skip
-    assert measurement.refinements().generator == "far away"
+    assert measurement.refinements.generator == "far away"
     with pytest.raises(ValueError, match="a model behind solver.endpoint is not trained here"):
         SolverConfig(endpoint=there, finetuning=job.asker.training)
 
