@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 from jaxrefine.conversion.loaded import LoadedModel, Placement, load_model
 from jaxrefine.data.examples import Candidates
 from jaxrefine.data.readers import read_candidates
-from jaxrefine.evaluation.tasks import Task
+from jaxrefine.evaluation.tasks import Measured, Task
 from jaxrefine.sampling.candidates import CANDIDATES, SamplingConfig, sample_candidates
 
 
@@ -63,15 +63,23 @@ def read_replies(models: Sequence[Asked], tasks: Sequence[Task], directory: Path
     return found
 
 
-def measure_replies(replies: Replies, tasks: Sequence[Task]) -> dict[str, dict[str, dict[str, Any]]]:
+def measure_replies(replies: Replies, tasks: Sequence[Task]) -> dict[str, dict[str, list[Measured]]]:
+    """What they are worth, by model and task: one measurement a seed."""
+    return {
+        name: {task.name: [task.measure(given) for given in by_task[task.name]] for task in tasks}
+        for name, by_task in replies.items()
+    }
+
+
+def values_of(measured: Mapping[str, Mapping[str, Sequence[Measured]]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Values [seeds, units] by model, task and metric, as ``compare_models`` takes them."""
-    values: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, by_task in replies.items():
-        values[name] = {}
-        for task in tasks:
-            measured = [task.measure(given) for given in by_task[task.name]]
-            values[name][task.name] = {metric: np.stack([one[metric] for one in measured]) for metric in measured[0]}
-    return values
+    return {
+        name: {
+            task: {metric: np.stack([one.values[metric] for one in found]) for metric in found[0].values}
+            for task, found in by_task.items()
+        }
+        for name, by_task in measured.items()
+    }
 
 
 def _where(directory: Path, model: Asked, task: Task) -> Path:

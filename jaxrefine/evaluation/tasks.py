@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from jaxrefine.data.readers import read_prompts
 from jaxrefine.data.super_ni import read_super_ni, read_task_names
 from jaxrefine.data.vicuna import read_vicuna_questions
 from jaxrefine.evaluation.lmentry import score_lmentry
-from jaxrefine.evaluation.super_ni import make_rouge_l, score_super_ni
+from jaxrefine.evaluation.super_ni import score_super_ni
 from jaxrefine.judging.answers import is_right
 from jaxrefine.judging.exact import ExactConfig, ExactJudge
 from jaxrefine.judging.provenance import Unjudged
@@ -27,6 +27,16 @@ Kind = Literal["arithmetic", "answers", "super_ni", "lmentry", "questions"]
 
 LENGTH = "words"
 """The metric that every task has: words of a reply."""
+
+
+class Measured(NamedTuple):
+    """What replies to a task are worth."""
+
+    values: dict[str, Float[Array, " units"]]
+    """By metric, the primary one first: one value a unit over which a bootstrap may draw. A unit is a prompt; for
+    Super-NI and LMentry it is a task."""
+    whole: Mapping[str, Any] = {}
+    """What can be said of all replies together beyond means, such as the LMentry score."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,23 +80,15 @@ class Task:
         """What is asked."""
         return TASKS[self.kind].read(self)
 
-    def measure(self, replies: Sequence[Candidates]) -> dict[str, Float[Array, " units"]]:
-        """What the replies are worth, by metric: one value a unit over which a bootstrap may draw.
+    def measure(self, replies: Sequence[Candidates]) -> Measured:
+        """What the replies are worth.
 
         Args:
             replies: to ``prompts()``, one response each, in that order.
-
-        Returns:
-            The primary metric first. A unit is a prompt; for Super-NI and LMentry it is a task.
         """
         if any(len(reply.responses) != 1 for reply in replies):
             raise ValueError(f"task {self.name!r}: one response to each prompt is wanted")
         return TASKS[self.kind].measure(replies)
-
-    def whole(self, replies: Sequence[Candidates]) -> dict[str, Any]:
-        """What can be said of all replies together beyond means, such as the LMentry score."""
-        found: Callable[[Sequence[Candidates]], Mapping[str, Any]] | None = TASKS[self.kind].whole
-        return {} if found is None else dict(found(replies))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +96,7 @@ class TaskKind:
     """How a kind of task is read and measured."""
 
     read: Callable[[Task], list[Candidates]]
-    measure: Callable[[Sequence[Candidates]], dict[str, Float[Array, " units"]]]
-    whole: Callable[[Sequence[Candidates]], Mapping[str, Any]] | None = None
+    measure: Callable[[Sequence[Candidates]], Measured]
 
 
 def _arithmetic(task: Task) -> list[Candidates]:
@@ -135,37 +136,43 @@ def _words(replies: Sequence[Candidates]) -> Float[Array, " units"]:
     return np.array([float(len(reply.responses[0].split())) for reply in replies])
 
 
-def _right(replies: Sequence[Candidates]) -> dict[str, Float[Array, " units"]]:
+def _right(replies: Sequence[Candidates]) -> Measured:
     right = [
         float(reply.finished[0] and is_right(reply.responses[0], str(reply.answer)) == "right") for reply in replies
     ]
-    return {"accuracy": np.array(right), LENGTH: _words(replies)}
+    return Measured({"accuracy": np.array(right), LENGTH: _words(replies)})
 
 
-def _world(replies: Sequence[Candidates]) -> dict[str, Float[Array, " units"]]:
+def _world(replies: Sequence[Candidates]) -> Measured:
     """As `_right`, and the exact judge's score of 0 to 10."""
     judged = ExactJudge(ExactConfig())(replies)
     scores = [float("nan") if found is None or isinstance(found, Unjudged) else found.labels[0] for found in judged]
-    found = _right(replies)
-    return {"accuracy": found["accuracy"], "judge": np.array(scores), LENGTH: found[LENGTH]}
+    found = _right(replies).values
+    return Measured({"accuracy": found["accuracy"], "judge": np.array(scores), LENGTH: found[LENGTH]})
 
 
-def _rouge(replies: Sequence[Candidates]) -> dict[str, Float[Array, " units"]]:
-    scored = score_super_ni(replies, rouge_l=make_rouge_l())
-    return {"ROUGE-L": np.array([scored.by_task[name] for name in sorted(scored.by_task)])}
+def _rouge(replies: Sequence[Candidates]) -> Measured:
+    scored = score_super_ni(replies)
+    return Measured({"ROUGE-L": np.array([scored.by_task[name] for name in sorted(scored.by_task)])}, scored.record())
 
 
-def _lmentry_accuracy(replies: Sequence[Candidates]) -> dict[str, Float[Array, " units"]]:
+def _lmentry_accuracy(replies: Sequence[Candidates]) -> Measured:
     scored = score_lmentry(replies)
-    return {"accuracy": np.array([scored.tasks[name].accuracy for name in sorted(scored.tasks)])}
+    return Measured(
+        {"accuracy": np.array([scored.tasks[name].accuracy for name in sorted(scored.tasks)])}, scored.record()
+    )
+
+
+def _length(replies: Sequence[Candidates]) -> Measured:
+    return Measured({LENGTH: _words(replies)})
 
 
 TASKS: dict[str, TaskKind] = {
     "arithmetic": TaskKind(_arithmetic, _world),
     "answers": TaskKind(_answers, _right),
-    "super_ni": TaskKind(_super_ni, _rouge, lambda replies: score_super_ni(replies).record()),
-    "lmentry": TaskKind(_lmentry, _lmentry_accuracy, lambda replies: score_lmentry(replies).record()),
-    "questions": TaskKind(_questions, lambda replies: {LENGTH: _words(replies)}),
+    "super_ni": TaskKind(_super_ni, _rouge),
+    "lmentry": TaskKind(_lmentry, _lmentry_accuracy),
+    "questions": TaskKind(_questions, _length),
 }
 """Kind -> how it is read and measured."""
 

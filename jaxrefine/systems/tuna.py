@@ -31,7 +31,7 @@ from jaxrefine.evaluation.model_report import (
     write_model_report,
 )
 from jaxrefine.evaluation.rank_lengths import draw_lengths, length_by_rank
-from jaxrefine.evaluation.replies import Asked, Replies, ask_models, measure_replies, read_replies
+from jaxrefine.evaluation.replies import Asked, Replies, ask_models, measure_replies, read_replies, values_of
 from jaxrefine.evaluation.tasks import check_paths
 from jaxrefine.evaluation.variant_settings import SHIPPED
 from jaxrefine.evaluation.vicuna import compare_answers
@@ -178,12 +178,13 @@ class Tuna(TunaSettings):
     def report(self, directory: Path) -> None:
         """The table, intervals, differences, lengths by rank."""
         replies = read_replies(self._compared(directory), self.asked, input_directory(directory, "replies"))
-        values = measure_replies(replies, self.asked)
+        measured = measure_replies(replies, self.asked)
+        values = values_of(measured)
         comparison = compare_models(values, self.chosen[0].name, num_resamples=self.num_resamples)
         more: dict[str, Any] = {
             "whole": {
-                name: {task.name: [task.whole(given) for given in by_task[task.name]] for task in self.asked}
-                for name, by_task in replies.items()
+                name: {task: [dict(one.whole) for one in found] for task, found in by_task.items()}
+                for name, by_task in measured.items()
             }
         }
         if self.compared_by is not None:

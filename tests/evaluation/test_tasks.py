@@ -39,13 +39,13 @@ def test_word_problems_are_worth_their_answer_their_judgement_and_their_length()
     prompts = task.prompts()
     assert prompts == Task(name="other", max_prompts=2).prompts()
     right, wrong = replied(prompts, prompts[0].meta["original"], "#### none")
-    found = task.measure([right, wrong])
+    found = task.measure([right, wrong]).values
     assert list(found) == ["accuracy", "judge", LENGTH]
     assert found["accuracy"].tolist() == [1.0, 0.0]
     assert found["judge"][0] == 10.0  # the very original
     assert found[LENGTH].tolist() == [len(prompts[0].meta["original"].split()), 2]
     cut = dataclasses.replace(right, finished=(False,))
-    assert task.measure([cut, wrong])["accuracy"].tolist() == [0.0, 0.0]
+    assert task.measure([cut, wrong]).values["accuracy"].tolist() == [0.0, 0.0]
 
 
 def test_prompts_of_a_file_need_known_answers(tmp_path):
@@ -53,7 +53,7 @@ def test_prompts_of_a_file_need_known_answers(tmp_path):
     write_candidates(path, [Candidates("1", "2+3?", answer="5"), Candidates("2", "1+1?", answer="2")])
     task = Task(name="own", kind="answers", path=str(path), max_prompts=1)
     assert [prompt.id for prompt in task.prompts()] == ["1"]
-    assert task.measure(replied(task.prompts(), "#### 5"))["accuracy"].tolist() == [1.0]
+    assert task.measure(replied(task.prompts(), "#### 5")).values["accuracy"].tolist() == [1.0]
     write_candidates(path, [Candidates("1", "2+3?")])
     with pytest.raises(ValueError, match="prompt '1' has no known answer"):
         task.prompts()
@@ -69,8 +69,8 @@ def test_super_ni_is_measured_by_task(tmp_path):
     prompts = task.prompts()
     assert len(prompts) == 4
     replies = replied(prompts, *("blue", "white", "blue", "red"))
-    assert task.measure(replies)["ROUGE-L"].tolist() == [1.0, 0.5]
-    assert task.whole(replies)["num"] == {"task1_a": 2, "task2_b": 2}
+    assert task.measure(replies).values["ROUGE-L"].tolist() == [1.0, 0.5]
+    assert task.measure(replies).whole["num"] == {"task1_a": 2, "task2_b": 2}
     two = dataclasses.replace(task, shots=2)
     assert "grass" in two.prompts()[0].prompt
     assert "grass" not in prompts[0].prompt
@@ -82,8 +82,8 @@ def test_lmentry_is_measured_by_task_with_what_is_known_of_its_score(shared_data
     task = Task(name="l", kind="lmentry", path=str(shared_data / "lmentry"), tasks=str(tmp_path / "names.txt"))
     prompts = task.prompts()
     replies = replied(prompts, *[""] * len(prompts))
-    assert task.measure(replies)["accuracy"].tolist() == [0.0, 0.0]
-    whole = task.whole(replies)
+    assert task.measure(replies).values["accuracy"].tolist() == [0.0, 0.0]
+    whole = task.measure(replies).whole
     assert list(whole["tasks"]) == ["starts_with_word", "rhyming_word"]
     assert whole["accuracy"] is None  # of 25 tasks, two were asked
 
@@ -95,7 +95,7 @@ def test_questions_are_compared_alone(tmp_path):
     task = Task(name="vicuna", kind="questions", path=str(path))
     (prompt,) = task.prompts()
     assert prompt.meta["category"] == "generic"
-    assert task.measure(replied([prompt], "So it is."))[LENGTH].tolist() == [3.0]
+    assert task.measure(replied([prompt], "So it is.")).values[LENGTH].tolist() == [3.0]
 
 
 def test_mistakes_are_refused_before_anything_is_asked(tmp_path):
