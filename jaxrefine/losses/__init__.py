@@ -5,7 +5,7 @@ keyword-only; sums, means and denominators are the objective's (``counts``, ``to
 """
 
 from jaxrefine.losses.classification import verdict_cross_entropy
-from jaxrefine.losses.distillation import reward_distillation
+from jaxrefine.losses.distillation import TokenHead, reward_distillation, token_divergence
 from jaxrefine.losses.likelihood import negative_log_likelihood
 from jaxrefine.losses.logprobs import token_logprobs, token_logprobs_and_entropy
 from jaxrefine.losses.pairwise import pairwise_hinge, pairwise_logistic, slic_hf
@@ -19,6 +19,7 @@ __all__ = [
     "NEEDS",
     "REQUIRED",
     "Loss",
+    "TokenHead",
     "check_options",
     "check_per",
     "counts",
@@ -39,6 +40,7 @@ __all__ = [
     "rrhf",
     "simpo",
     "slic_hf",
+    "token_divergence",
     "token_logprobs",
     "token_logprobs_and_entropy",
     "total",

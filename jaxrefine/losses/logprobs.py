@@ -1,39 +1,84 @@
 """Log-probs of given tokens from hidden states and the output embedding, never holding tokens × vocabulary.
 
 The logits of a chunk of tokens are made, used and dropped; only the log-sum-exp of each token is kept, and the
-backward pass makes the logits again: 8·M·D·V operations instead of 6, and memory that does not grow with M.
+backward pass makes the logits again: 8·M·D·V operations instead of 6, and memory that does not grow with M. On a mesh
+(``jax.set_mesh``) tokens and vocabulary are split over its devices: ``vocabulary`` says how.
 """
 
 from __future__ import annotations
 
 import functools
-import math
+import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxrefine.losses.reduction import number
-from jaxrefine.sharding import ROWS
+from jaxrefine.losses.logprob_kernel import Numbers, check_width, gradient_chunk, read_chunk
+from jaxrefine.losses.reduction import number, one_of
+from jaxrefine.losses.vocabulary import (
+    CHUNK_ELEMENTS,
+    Loop,
+    by_inputs,
+    by_product,
+    columns,
+    default_chunk_size,
+    first_word,
+    fitted,
+    gathered,
+    make_logits,
+    make_loop,
+    on_devices,
+    over_chunks,
+    over_vocabulary,
+    scattered,
+)
 from jaxrefine.typing import Array, Float, Int
 
-CHUNK_ELEMENTS = 2**22
-"""Logits a device holds at once where ``chunk_size`` is not given: 16 MiB in fp32 …"""
+__all__ = ["default_chunk_size", "token_logprobs", "token_logprobs_and_entropy"]
 
-CHUNK_TOKENS = 1024
-"""… but never fewer tokens than this: with less, reading the embedding and adding to its gradient costs an accelerator
-more than the products (8 bytes of gradient against 2 · tokens operations, at some 300 operations a byte)."""
+
+Implementation = Literal["xla", "pallas"]
+"""Who computes a chunk: "pallas" is a TPU kernel, worth it on v6e (``logprob_kernel`` says why)."""
+
+_log = logging.getLogger(__name__)
 
 
 class _Form(NamedTuple):
-    """The static part: tokens a chunk, number of chunks, and how logits are made."""
+    """The static part: the loop, and how logits are made."""
 
-    rows: int
-    num_chunks: int
+    loop: Loop
     temperature: float
     softcap: float | None
     entropy: bool
+    embedding_dtype: str
+    implementation: Implementation
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"temperature": self.temperature, "softcap": self.softcap}
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Until the backward pass: where they were gathered, which is then done once and not twice."""
+        return self.loop.shards is not None and self.loop.shards.width is not None
+
+    @property
+    def numbers(self) -> Numbers:
+        return Numbers(self.temperature, self.softcap, self.entropy)
+
+    def part(self, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Targets as columns of a device's part of the vocabulary, and how many of its columns are words."""
+        first = first_word(self.loop, weights.shape[0], targets.dtype)
+        return targets - first, jnp.minimum(self.loop.vocab - first, weights.shape[0])
+
+    def keeps_logits(self, hidden: jax.Array, embedding: jax.Array) -> bool:
+        """As the plain form does: where one chunk is all, and within a bound."""
+        parts = 1 if self.loop.shards is None else self.loop.shards.row_parts * self.loop.shards.vocab_parts
+        if self.implementation != "xla":
+            return False
+        return self.loop.num_chunks == 1 and hidden.shape[0] * embedding.shape[0] <= 4 * CHUNK_ELEMENTS * parts
 
 
 def token_logprobs(
@@ -44,6 +89,7 @@ def token_logprobs(
     chunk_size: int | None = None,
     temperature: float = 1.0,
     softcap: float | None = None,
+    implementation: Implementation = "xla",
 ) -> Float[Array, " M"]:
     """Log-prob of each target token, in chunks.
 
@@ -59,12 +105,13 @@ def token_logprobs(
         chunk_size: tokens a chunk; by default as few chunks as keep ``CHUNK_ELEMENTS``.
         temperature: > 0, divides the logits.
         softcap: > 0, bounds the logits, before the temperature; None: no bound.
+        implementation: who computes a chunk; "pallas" runs on TPUs alone.
 
     Returns:
         [M] fp32 in nats.
 
     Raises:
-        ValueError: for a chunk size, temperature or softcap that is not above 0.
+        ValueError: for a chunk size, temperature or softcap that is not above 0, or a width that "pallas" cannot take.
 
     >>> import jax.numpy as jnp
     >>> hidden, embedding = jnp.zeros((3, 2)), jnp.ones((4, 2))
@@ -74,8 +121,9 @@ def token_logprobs(
     Source: logits made again in the backward pass, as in Wijmans et al. 2024, Cut Your Losses, arXiv 2411.09009.
     """
     return _apply(
-        hidden, embedding, targets, chunk_size=chunk_size, temperature=temperature, softcap=softcap, entropy=False
-    )[0]
+        hidden, embedding, targets, chunk_size=chunk_size, temperature=temperature, softcap=softcap,
+        implementation=implementation, entropy=False,
+    )[0]  # fmt: skip
 
 
 def token_logprobs_and_entropy(
@@ -86,6 +134,7 @@ def token_logprobs_and_entropy(
     chunk_size: int | None = None,
     temperature: float = 1.0,
     softcap: float | None = None,
+    implementation: Implementation = "xla",
 ) -> tuple[Float[Array, " M"], Float[Array, " M"]]:
     """Log-prob of each target token, and the entropy of the distribution it was drawn from; both differentiable.
 
@@ -98,6 +147,7 @@ def token_logprobs_and_entropy(
         chunk_size: as there.
         temperature: as there.
         softcap: as there.
+        implementation: as there.
 
     Returns:
         ([M], [M]) fp32 in nats.
@@ -111,28 +161,9 @@ def token_logprobs_and_entropy(
     1.386294
     """
     return _apply(
-        hidden, embedding, targets, chunk_size=chunk_size, temperature=temperature, softcap=softcap, entropy=True
-    )
-
-
-def default_chunk_size(num_tokens: int, vocab_size: int, num_shards: int = 1) -> int:
-    """Tokens a chunk: as few equal chunks as hold ``CHUNK_ELEMENTS`` logits, or ``CHUNK_TOKENS`` tokens, on a device.
-
-    A number of chunks that divides the tokens of a device is preferred, so that nothing is padded.
-
-    >>> default_chunk_size(1000, 1024), default_chunk_size(8192, 32_000), default_chunk_size(8192, 32_000, 4)
-    (1000, 1024, 4096)
-    """
-    local = max(-(-num_tokens // num_shards), 1)
-    fewest = -(-local // max(CHUNK_ELEMENTS // vocab_size, CHUNK_TOKENS))
-    num_chunks = next((n for n in range(fewest, min(2 * fewest, local) + 1) if local % n == 0), fewest)
-    return -(-local // num_chunks) * num_shards
-
-
-def _num_shards() -> int:
-    """Among how many devices of the mesh of ``jax.set_mesh`` tokens are split."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return math.prod(mesh.shape.get(axis, 1) for axis in ROWS)
+        hidden, embedding, targets, chunk_size=chunk_size, temperature=temperature, softcap=softcap,
+        implementation=implementation, entropy=True,
+    )  # fmt: skip
 
 
 def _apply(
@@ -143,45 +174,52 @@ def _apply(
     chunk_size: int | None,
     temperature: float,
     softcap: float | None,
+    implementation: Implementation,
     entropy: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size is at least 1 token, given {chunk_size}")
     number(temperature, "temperature")
+    one_of(implementation, ("xla", "pallas"), "implementation")
+    if implementation == "pallas":
+        check_width(hidden.shape[1], hidden.dtype)
     if softcap is not None:
         number(softcap, "softcap")
     tokens = hidden.shape[0]
+    _log.info("log-probs: %s, %d tokens, %d words", implementation, tokens, embedding.shape[0])
+    loop = make_loop(max(tokens, 1), embedding.shape[0], [embedding.shape[1]], chunk_size)
     if not tokens:
         return jnp.zeros((0,), jnp.float32), jnp.zeros((0,), jnp.float32)
-    rows = min(chunk_size or default_chunk_size(tokens, embedding.shape[0], _num_shards()), tokens)
-    form = _Form(rows, -(-tokens // rows), float(temperature), softcap, entropy)
-    return _logprobs(jnp.asarray(hidden), jnp.asarray(embedding), jnp.asarray(targets), form)
+    form = _Form(loop, float(temperature), softcap, entropy, str(embedding.dtype), implementation)
+    (hidden, targets), (embedding,) = fitted(loop, [hidden, targets], [embedding])
+    logprobs, entropies = _logprobs(hidden, embedding, targets, form)
+    return logprobs[:tokens], entropies[:tokens]
 
 
-def _logits(hidden: jax.Array, weights: jax.Array, form: _Form) -> jax.Array:
-    """[C V] fp32 from one chunk of hidden states; inputs in their own dtype."""
-    logits = jax.lax.dot_general(hidden, weights, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
-    if form.softcap is not None:
-        logits = form.softcap * jnp.tanh(logits / form.softcap)
-    return logits / form.temperature
-
-
-def _is_target(targets: jax.Array, logits: jax.Array) -> jax.Array:
-    """[C V] whether a column is the row's target: a compare that fuses, where a scatter would be atomics."""
-    return jax.lax.broadcasted_iota(targets.dtype, logits.shape, 1) == targets[:, None]
-
-
-def _read(logits: jax.Array, targets: jax.Array, form: _Form) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Log-prob of the targets, entropy (0 unless asked for) and log-sum-exp of one chunk."""
+def _read(logits: jax.Array, targets: jax.Array, form: _Form) -> tuple[jax.Array, ...]:
+    """Of one chunk: largest logit, Σ e, the target's logit and Σ e (l - largest), e = exp(l - largest); [C] each."""
     largest = jnp.max(logits, axis=1)
-    exponentials = jnp.exp(logits - largest[:, None])
+    shifted = logits - largest[:, None]
+    exponentials = jnp.exp(shifted)
     mass = jnp.sum(exponentials, axis=1)
+    chosen = jnp.sum(jnp.where(_is_target(targets, logits, form), logits, 0.0), axis=1)
+    spread = jnp.sum(exponentials * shifted, axis=1) if form.entropy else jnp.zeros_like(mass)
+    return largest, mass, chosen, spread
+
+
+def _is_target(targets: jax.Array, logits: jax.Array, form: _Form) -> jax.Array:
+    """[C V] whether a column is the row's target: a compare that fuses, where a scatter would be atomics."""
+    return columns(logits, form.loop, targets.dtype) == targets[:, None]
+
+
+def _over_shards(read: tuple[jax.Array, ...], form: _Form) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Log-prob of the targets, entropy (0 unless asked for) and log-sum-exp, from what each part of V says."""
+    own, mass, chosen, spread = read
+    largest = over_vocabulary(own, form.loop, jax.lax.pmax)
+    weight = jnp.exp(own - largest)
+    spread = over_vocabulary(weight * (spread + (own - largest) * mass), form.loop)
+    mass = over_vocabulary(weight * mass, form.loop)
     lse = jnp.log(mass) + largest
-    chosen = jnp.sum(jnp.where(_is_target(targets, logits), logits, 0.0), axis=1)
-    entropy = jnp.zeros_like(lse)
-    if form.entropy:  # of shifted logits, so that nothing large cancels
-        entropy = jnp.log(mass) - jnp.sum(exponentials * (logits - largest[:, None]), axis=1) / mass
-    return chosen - lse, entropy, lse
+    entropy = jnp.log(mass) - spread / mass if form.entropy else jnp.zeros_like(lse)
+    return over_vocabulary(chosen, form.loop) - lse, entropy, lse
 
 
 def _cotangent(logits: jax.Array, rows: Sequence[jax.Array], form: _Form) -> jax.Array:
@@ -189,33 +227,10 @@ def _cotangent(logits: jax.Array, rows: Sequence[jax.Array], form: _Form) -> jax
     targets, lse, entropy, g_logprob, g_entropy = rows
     log_p = logits - lse[:, None]
     p = jnp.exp(log_p)
-    gradient = (_is_target(targets, logits).astype(p.dtype) - p) * g_logprob[:, None]
+    gradient = (_is_target(targets, logits, form).astype(p.dtype) - p) * g_logprob[:, None]
     if form.entropy:
         gradient -= p * (log_p + entropy[:, None]) * g_entropy[:, None]
-    gradient /= form.temperature
-    if form.softcap is not None:
-        gradient *= 1.0 - jnp.square(logits * (form.temperature / form.softcap))
-    return gradient
-
-
-def _split(x: jax.Array, form: _Form) -> jax.Array:
-    """[M …] to [rows, num_chunks, …], padded with zeros: chunk c holds tokens c, c + num_chunks, …
-
-    A mesh shards M in contiguous blocks: taken with a stride, every chunk has an equal part of every device's tokens.
-    """
-    padding = form.rows * form.num_chunks - x.shape[0]
-    x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))
-    return x.reshape(form.rows, form.num_chunks, *x.shape[1:])
-
-
-def _join(chunks: jax.Array, num_tokens: int) -> jax.Array:
-    """[num_chunks, rows, …], as a scan stacks it, back to [M …]."""
-    joined = jnp.swapaxes(chunks, 0, 1)
-    return joined.reshape(-1, *joined.shape[2:])[:num_tokens]
-
-
-def _take(x: jax.Array, index: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_index_in_dim(x, index, axis=1, keepdims=False)
+    return by_product(gradient, logits, form.loop, **form.options)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -226,47 +241,53 @@ def _logprobs(hidden: jax.Array, embedding: jax.Array, targets: jax.Array, form:
 def _forward(
     hidden: jax.Array, embedding: jax.Array, targets: jax.Array, form: _Form
 ) -> tuple[tuple[jax.Array, jax.Array], Any]:
-    weights = embedding.astype(hidden.dtype)
-    if form.num_chunks == 1:  # within the bound: keep the logits, as the plain form does
-        logits = _logits(hidden, weights, form)
-        logprobs, entropy, lse = _read(logits, targets, form)
-        kept = logits if logits.size <= 4 * CHUNK_ELEMENTS else None
-        return (logprobs, entropy), (hidden, embedding, targets, lse, entropy, kept)
-    states, words = _split(hidden, form), _split(targets, form)
+    keeps = form.keeps_logits(hidden, embedding)
 
-    def body(_: None, index: jax.Array) -> tuple[None, tuple[jax.Array, jax.Array, jax.Array]]:
-        return None, _read(_logits(_take(states, index), weights, form), _take(words, index), form)
+    def run(hidden: jax.Array, embedding: jax.Array, targets: jax.Array) -> tuple[Any, ...]:
+        weights = gathered(embedding, hidden.dtype, form.loop)
 
-    _, read = jax.lax.scan(body, None, jnp.arange(form.num_chunks))
-    logprobs, entropy, lse = (_join(x, hidden.shape[0]) for x in read)
-    return (logprobs, entropy), (hidden, embedding, targets, lse, entropy, None)
+        def chunk(_: None, states: jax.Array, words: jax.Array) -> tuple[Any, Any]:
+            if form.implementation == "pallas":
+                return None, read_chunk(states, weights, *form.part(words, weights), form.numbers)
+            logits = make_logits(states, weights, form.loop, **form.options)
+            return logits if keeps else None, _read(logits, words, form)
+
+        kept, read = over_chunks(form.loop, [hidden, targets], None, chunk)
+        return _over_shards(read, form), kept, weights if form.keeps_weights else None
+
+    kinds = ("tokens",) * 3, "logits" if keeps else None, "gathered" if form.keeps_weights else None
+    run = on_devices(form.loop, run, ["tokens", "embedding", "tokens"], kinds)
+    (logprobs, entropy, lse), kept, weights = run(hidden, embedding, targets)
+    return (logprobs, entropy), (hidden, embedding if weights is None else weights, targets, lse, entropy, kept)
 
 
 def _backward(
     form: _Form, residuals: Any, cotangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array, None]:
-    hidden, embedding, targets, lse, entropy, kept = residuals
-    weights = embedding.astype(hidden.dtype)
+    hidden, stored, targets, lse, entropy, kept = residuals
+    keeps = kept is not None
 
-    def chunk(states: jax.Array, logits: jax.Array | None, rows: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
-        logits = _logits(states, weights, form) if logits is None else logits
-        gradient = _cotangent(logits, rows, form).astype(states.dtype)
-        by_states = jnp.dot(gradient, weights, preferred_element_type=jnp.float32).astype(states.dtype)
-        by_weights = jax.lax.dot_general(gradient, states, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
-        return by_states, by_weights
+    def run(hidden: jax.Array, stored: jax.Array, *rest: jax.Array) -> tuple[jax.Array, jax.Array]:
+        weights = stored if form.keeps_weights else gathered(stored, hidden.dtype, form.loop)
+        rows, logits = rest[:5], rest[5] if keeps else None
 
-    if form.num_chunks == 1:
-        by_hidden, by_weights = chunk(hidden, kept, (targets, lse, entropy, *cotangents))
-        return by_hidden, by_weights.astype(embedding.dtype), None
-    states = _split(hidden, form)
-    rows = [_split(x, form) for x in (targets, lse, entropy, *cotangents)]
+        def chunk(total: Any, states: jax.Array, *rows: jax.Array) -> tuple[Any, jax.Array]:
+            if form.implementation == "pallas":
+                targets, limit = form.part(rows[0], weights)
+                gradient = gradient_chunk(states, weights, [targets, *rows[1:]], limit, form.numbers)
+            else:
+                made = make_logits(states, weights, form.loop, **form.options) if logits is None else logits
+                gradient = _cotangent(made, rows, form)
+            by_states, by_weights = by_inputs(gradient, states, weights, form.loop)
+            return by_weights if total is None else total + by_weights, by_states
 
-    def body(gathered: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
-        by_states, by_weights = chunk(_take(states, index), None, [_take(x, index) for x in rows])
-        return gathered + by_weights, by_states
+        start = None if form.loop.num_chunks == 1 else jnp.zeros(form.loop.gradient_shape(weights), jnp.float32)
+        by_weights, by_hidden = over_chunks(form.loop, [hidden, *rows], start, chunk)
+        return over_vocabulary(by_hidden, form.loop), scattered(by_weights, form.embedding_dtype, form.loop)
 
-    gathered, by_hidden = jax.lax.scan(body, jnp.zeros(embedding.shape, jnp.float32), jnp.arange(form.num_chunks))
-    return _join(by_hidden, hidden.shape[0]), gathered.astype(embedding.dtype), None
+    kinds = ["tokens", "gathered" if form.keeps_weights else "embedding", *["tokens"] * 5, *["logits"] * keeps]
+    given = (hidden, stored, targets, lse, entropy, *cotangents, *[kept] * keeps)
+    return *on_devices(form.loop, run, kinds, ("tokens", "embedding"))(*given), None
 
 
 _logprobs.defvjp(_forward, _backward)

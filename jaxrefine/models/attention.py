@@ -2,27 +2,34 @@
 
 ``dense`` scores every pair of slots of a row under the tree mask: the reference. ``expand`` lays every
 root-to-leaf path of the row out by itself and runs plain causal attention on it; only queries, keys and values are
-copied, so all matmuls of the layer still see each prompt once.
+copied, so all matmuls of the layer still see each prompt once. Both run anywhere. ``cudnn`` is ``expand`` through
+cuDNN's kernel, for NVIDIA GPUs; ``splash`` is the tree mask through a kernel that skips what nobody sees, for TPUs.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.tree_util import Partial
 
 from jaxrefine.config import unknown_name
-from jaxrefine.models.attention_scores import ScoreRule
+from jaxrefine.models.attention_scores import Attend, ScoreRule, needs_positions
+from jaxrefine.models.config import TransformerConfig
+from jaxrefine.models.cudnn import check_cudnn, cudnn
 from jaxrefine.models.masks import hide, tree_mask
+from jaxrefine.models.path_layout import PathLayout, path_layout
 from jaxrefine.models.products import einsum_fp32
+from jaxrefine.models.splash import SLOT_MULTIPLE, check_splash, splash
 from jaxrefine.typing import Array, Bool, Float, Int
 
-Attend = Callable[..., tuple[jax.Array, Any]]
-"""(q [B S Q H], k [B S K H], v [B S K H], the layer's state, its ScoreRule) -> (output [B S Q H], the state)."""
+_log = logging.getLogger(__name__)
 
 
 def attend(
@@ -85,12 +92,12 @@ def _dense(
     state: Any = None,
     rule: ScoreRule | None = None,
 ) -> tuple[Array, Any]:
-    return attend(q, k, v, visible, rule, None if positions is None else (positions, positions)), state
+    out = attend(q, k, v, visible, rule, None if positions is None else (positions, positions))
+    return checkpoint_name(out, "attention"), state
 
 
 def _expand(
-    slots: jax.Array,
-    homes: jax.Array,
+    layout: PathLayout,
     positions: jax.Array | None,
     q: jax.Array,
     k: jax.Array,
@@ -98,30 +105,23 @@ def _expand(
     state: Any = None,
     rule: ScoreRule | None = None,
 ) -> tuple[Array, Any]:
-    B, S, Q, H = q.shape
-    _, E, X = slots.shape
-    flat = slots.reshape(B, E * X)
-
-    def along_paths(x: jax.Array) -> jax.Array:
-        rows = x.reshape(B, S, -1)
-        return _take(rows, flat).reshape(B * E, X, *x.shape[2:])
-
+    X = layout.slots.shape[-1]
     causal = jnp.tril(jnp.ones((1, X, X), bool))
     pair = None if positions is None else (positions, positions)
-    out = attend(along_paths(q), along_paths(k), along_paths(v), causal, rule, pair)
-    return _take(out.reshape(B, E * X, Q * H), homes).reshape(B, S, Q, H), state
-
-
-def _take(rows: Array, slots: Array) -> jax.Array:
-    """Rows [B U C] at slots [B S] -> [B S C]."""
-    return jax.vmap(lambda row, slot: row.at[slot].get(mode="promise_in_bounds"))(rows, slots)
+    out = attend(layout.along(q), layout.along(k), layout.along(v), causal, rule, pair)
+    return checkpoint_name(layout.home(out), "attention"), state
 
 
 def dense(
-    *, ends: Int[Array, "B S"], paths: Any = None, homes: Any = None, positions: Int[Array, "B S"] | None = None
+    *,
+    ends: Int[Array, "B S"],
+    paths: Any = None,
+    homes: Any = None,
+    positions: Int[Array, "B S"] | None = None,
+    config: Any = None,
 ) -> Attend:
     """Every pair of slots of a row, under the tree mask of ``ends``; paths and homes are not needed."""
-    del paths, homes
+    del paths, homes, config
     return Partial(_dense, tree_mask(ends), None if positions is None else jnp.asarray(positions))
 
 
@@ -131,6 +131,7 @@ def expand(
     paths: Int[Array, "B E X"] | None = None,
     homes: Int[Array, "B S"] | None = None,
     positions: Int[Array, "B S"] | None = None,
+    config: Any = None,
 ) -> Attend:
     """Plain causal attention along each root-to-leaf path.
 
@@ -139,37 +140,124 @@ def expand(
       paths: slots along each path, padded at its end with -1.
       homes: flat index e * X + x from which each slot takes its output.
       positions: of each slot.
+      config: not needed.
 
     Raises:
       ValueError: a batch packed without paths and homes.
     """
-    del ends
-    if paths is None or homes is None:
-        raise ValueError(
-            "attention='expand' reads batch.paths and batch.homes, and this batch has none: "
-            "pack with PackingConfig(expand=True), or take attention='dense'"
-        )
-    slots = jnp.maximum(jnp.asarray(paths), 0)
+    del ends, config
+    layout = path_layout("expand", paths, homes)
     if positions is not None:
-        B, E, X = slots.shape
-        positions = _take(jnp.asarray(positions)[..., None], slots.reshape(B, E * X)).reshape(B * E, X)
-    return Partial(_expand, slots, jnp.asarray(homes), positions)
+        positions = layout.along(jnp.asarray(positions)[..., None])[..., 0]
+    return Partial(_expand, layout, positions)
 
 
-ATTENTION: dict[str, Callable[..., Attend]] = {"dense": dense, "expand": expand}
-"""Name -> function of a batch's ends, paths, homes and positions that prepares, once a step, what every layer calls."""
+def _takes_anything(config: TransformerConfig, dtype: Any, slots: int) -> None:
+    """No limits."""
 
 
-def make_attend(name: str, **layout: Any) -> Attend:
-    """The named backend, prepared for one batch.
+@dataclasses.dataclass(frozen=True)
+class Backend:
+    """One way to compute attention over packed rows."""
 
-    Args:
-      name: a key of ``ATTENTION``.
-      **layout: ``ends``, ``paths``, ``homes`` of the batch; ``positions`` where scores depend on them.
+    prepare: Callable[..., Attend]
+    """From a batch's ends, paths, homes and positions and the decoder's config to what every layer calls: once a step,
+    outside the scan over layers."""
+    runs_on: str
+    """ "any", "gpu" or "tpu"."""
+    reads_paths: bool = False
+    """It needs ``PackingConfig(expand=True)``."""
+    slot_multiple: int = 1
+    """A row has a multiple of so many slots."""
+    check: Callable[[TransformerConfig, Any, int], None] = _takes_anything
+    """Raises ``ValueError`` on a config, a dtype or a number of slots that it cannot compute."""
+
+
+ATTENTION: dict[str, Backend] = {
+    "dense": Backend(dense, "any"),
+    "expand": Backend(expand, "any", reads_paths=True),
+    "cudnn": Backend(cudnn, "gpu", reads_paths=True, check=check_cudnn),
+    "splash": Backend(splash, "tpu", slot_multiple=SLOT_MULTIPLE, check=check_splash),
+}
+"""Name -> backend."""
+
+ANYWHERE = tuple(name for name, backend in ATTENTION.items() if backend.runs_on == "any")
+"""The backends that run on every kind of device."""
+
+
+def attention_backend(name: str) -> Backend:
+    """The backend of a name.
 
     Raises:
-      ValueError: an unknown name.
+      ValueError: an unknown name, with the nearest.
+
+    >>> attention_backend("splash").slot_multiple
+    128
     """
     if name not in ATTENTION:
         raise ValueError(unknown_name(name, ATTENTION, "attention backend"))
-    return ATTENTION[name](**layout)
+    return ATTENTION[name]
+
+
+def check_platform(name: str, platform: str) -> None:
+    """Refuses a backend on devices that it does not run on.
+
+    Args:
+      name: a key of ``ATTENTION``.
+      platform: of the devices, as jax names it.
+
+    Raises:
+      ValueError: an unknown name, or a backend for other devices.
+
+    >>> check_platform("expand", "cpu")
+    """
+    runs_on = attention_backend(name).runs_on
+    if runs_on not in ("any", platform):
+        raise ValueError(
+            f"attention={name!r} runs on {runs_on.upper()}s alone, and these devices are of platform {platform!r}; "
+            f"on any device run: {', '.join(ANYWHERE)}"
+        )
+
+
+def reads_paths(model: Any) -> bool:
+    """Whether a model's batches are to be packed with ``expand=True``; an encoder's need not."""
+    name = getattr(model, "attention", None)
+    return name is not None and attention_backend(name).reads_paths
+
+
+def slot_multiple(model: Any) -> int:
+    """What the rows of a model's batches are a multiple of; 32 where its attention takes any, for fewer shapes."""
+    name = getattr(model, "attention", None)
+    return 32 if name is None else max(32, attention_backend(name).slot_multiple)
+
+
+def make_attend(
+    name: str,
+    *,
+    config: TransformerConfig,
+    dtype: Any,
+    ends: Int[Array, "B S"],
+    positions: Int[Array, "B S"],
+    paths: Int[Array, "B E X"] | None = None,
+    homes: Int[Array, "B S"] | None = None,
+) -> Attend:
+    """The named backend, prepared for one batch; its name is logged whenever a program is traced.
+
+    Args:
+      name: a key of ``ATTENTION``.
+      config: of the decoder.
+      dtype: of the computation.
+      ends: of the batch.
+      positions: of the batch; what does not depend on them is not given them.
+      paths: of the batch, if it has them.
+      homes: of the batch, if it has them.
+
+    Raises:
+      ValueError: an unknown name, or what the backend cannot compute: says what was given and what is allowed.
+    """
+    backend = attention_backend(name)
+    backend.check(config, dtype, ends.shape[-1])
+    _log.info("attention: %s, rows of %d slots, %d heads of width %d in %s", name, ends.shape[-1], config.num_heads,
+              config.head_width, jnp.dtype(dtype).name)  # fmt: skip
+    where = positions if needs_positions(config) else None
+    return backend.prepare(ends=ends, paths=paths, homes=homes, positions=where, config=config)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,9 @@ import numpy as np
 from jaxrefine.models.choices import Choices
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.typing import Array, Bool, Float, Int
+
+Attend = Callable[..., tuple[jax.Array, Any]]
+"""(q [B S Q H], k [B S K H], v [B S K H], the layer's state, its ScoreRule) -> (output [B S Q H], the state)."""
 
 
 @dataclasses.dataclass(frozen=True)

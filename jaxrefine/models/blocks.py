@@ -54,9 +54,10 @@ class Attention(nn.Module):
             tables = tables.of_layer(choices.windowed)
             turn = functools.partial(rotate, tables=tables, interleaved=self.config.rope_interleaved)
             q, k = turn(q), turn(k, key=True)
-        q, k, v = (constrain(one, "heads") for one in (q, k, v))
+        named = zip((q, k, v), ("query", "key", "value"), strict=True)
+        q, k, v = (checkpoint_name(constrain(one, "heads"), name) for one, name in named)
         mixed, state = attend(q, k, v, state, score_rule(self.config, choices))
-        return self.out(checkpoint_name(mixed.reshape(B, S, -1), "attention")), state
+        return checkpoint_name(self.out(mixed.reshape(B, S, -1)), "attention_out"), state
 
 
 class Layer(nn.Module):
@@ -93,6 +94,7 @@ class Layer(nn.Module):
     ) -> tuple[Float[Array, "B S D"], Any]:
         """One layer; ``state`` is what its attention reads and what it hands back (a cache, or None)."""
         placement = self.config.norm_placement
+        x = checkpoint_name(x, "layer_input")
         normed = x if placement == "post" else self.attention_norm(x)
         mixed, state = self.attention(normed, tables, attend, state, choices)
         if self.config.parallel:
@@ -124,7 +126,11 @@ class Embedding(nn.Module):
 
     def __call__(self, indices: Int[Array, "*batch"], dtype: DTypeLike) -> Float[Array, "*batch D"]:
         """Rows of the table; an index beyond it means the last."""
-        return jnp.take(self.embedding, indices, axis=0, mode="clip").astype(dtype)
+        if indices.ndim != 2:
+            return jnp.take(self.embedding, indices, axis=0, mode="clip").astype(dtype)
+        indices = constrain(indices, "looking_up")
+        rows = jnp.take(self.embedding, indices, axis=0, mode="clip").astype(dtype)
+        return constrain(constrain(rows, "looked_up"), "hidden")
 
 
 class Head(nn.Module):

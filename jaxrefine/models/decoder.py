@@ -11,7 +11,6 @@ from jax.typing import DTypeLike
 
 from jaxrefine.data.batch import PackedBatch
 from jaxrefine.models.attention import Attend, make_attend
-from jaxrefine.models.attention_scores import needs_positions
 from jaxrefine.models.blocks import Embedding, Head, Layer
 from jaxrefine.models.cache import KeyValues, decode_attend, prefill_attend, written
 from jaxrefine.models.choices import layer_choices
@@ -41,6 +40,7 @@ class Decoder(nn.Module):
       param_dtype: of freshly initialised parameters.
       attention: a key of ``jaxrefine.models.attention.ATTENTION``.
       remat: a key of ``jaxrefine.models.remat.REMAT``.
+      logprobs: the implementation of ``jaxrefine.losses.token_logprobs``: "xla", or "pallas" on TPUs.
 
     >>> import jax
     >>> config = TransformerConfig(vocab_size=64, width=16, num_layers=2, num_heads=4, num_kv_heads=2, head_width=4,
@@ -57,6 +57,7 @@ class Decoder(nn.Module):
     attention: str = "expand"
     remat: str = "none"
     param_dtype: DTypeLike = jnp.float32
+    logprobs: str = "xla"
 
     def setup(self) -> None:
         """Embedding, scanned layers, final norm, head."""
@@ -98,8 +99,11 @@ class Decoder(nn.Module):
         homes: Int[Array, "B S"] | None = None,
     ) -> Float[Array, "B S D"]:
         """The same from arrays (see ``PackedBatch``)."""
-        where = positions if needs_positions(self.config) else None
-        attend = make_attend(self.attention, ends=ends, paths=paths, homes=homes, positions=where)
+        # parameters do not depend on the backend, and it may run on other machines alone
+        name = "dense" if self.is_initializing() else self.attention
+        attend = make_attend(
+            name, config=self.config, dtype=self.dtype, ends=ends, positions=positions, paths=paths, homes=homes
+        )
         hidden, _ = self._through(tokens, positions, attend, None)
         return hidden
 
@@ -113,7 +117,7 @@ class Decoder(nn.Module):
         """How hidden states become logits."""
         config = self.config
         bias = self.head.bias if config.head_bias else None
-        return LogitForm(self.output_embedding(), bias, config.logit_scale, config.logit_softcap)
+        return LogitForm(self.output_embedding(), bias, config.logit_scale, config.logit_softcap, self.logprobs)
 
     def prefill(self, tokens: Int[Array, "C P"], lengths: Int[Array, " C"]) -> tuple[Float[Array, "C D"], KeyValues]:
         """Reads prompts once.

@@ -100,7 +100,8 @@ class SelfAttention(nn.Module):
         def heads(y: Array) -> Array:
             return y.reshape(*y.shape[:-1], config.num_heads, config.head_width)
 
-        q, k, v = (constrain(heads(of(x)), "heads") for of in (self.query, self.key, self.value))
+        named = zip((self.query, self.key, self.value), ("query", "key", "value"), strict=True)
+        q, k, v = (checkpoint_name(constrain(heads(of(x)), "heads"), name) for of, name in named)
         position_keys = position_queries = None
         if relative is not None:
             distances = shared.distances
@@ -119,7 +120,8 @@ class SelfAttention(nn.Module):
             position_keys=position_keys,
             position_queries=position_queries,
         )
-        return self.out(checkpoint_name(mixed.reshape(*x.shape[:-1], -1), "attention"))
+        mixed = checkpoint_name(mixed.reshape(*x.shape[:-1], -1), "attention")
+        return checkpoint_name(self.out(mixed), "attention_out")
 
 
 class PlainFeedForward(nn.Module):
@@ -160,6 +162,7 @@ class EncoderLayer(nn.Module):
         self, x: Float[Array, "B S D"], number: Int[Array, ""], shared: Shared
     ) -> tuple[Float[Array, "B S D"], None]:
         """Layer ``number``, counted from 0."""
+        x = checkpoint_name(x, "layer_input")
         x = constrain(self.attention_norm(x + self.attention(x, shared)), "hidden")
         x = constrain(self.feed_forward_norm(x + self.feed_forward(x)), "hidden")
         if shared.convolved is not None:

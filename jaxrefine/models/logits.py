@@ -20,6 +20,8 @@ class LogitForm:
     bias: Float[Array, " V"] | None = None
     scale: float = flax.struct.field(pytree_node=False, default=1.0)
     softcap: float | None = flax.struct.field(pytree_node=False, default=None)
+    implementation: str = flax.struct.field(pytree_node=False, default="xla")
+    """Of ``losses.logprobs``."""
 
     def logits(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """All logits of each hidden state, fp32; products in its dtype, accumulated in fp32.
@@ -38,7 +40,8 @@ class LogitForm:
         """The same in the words of ``losses.logprobs``, whose logits are cap(hidden · embeddingᵀ) / temperature.
 
         Returns:
-          Hidden states and embedding, with a column more for a bias; the options ``temperature`` and ``softcap``.
+          Hidden states and embedding, with a column more for a bias; the options ``temperature``, ``softcap``
+          and ``implementation``.
         """
         embedding = self.embedding
         if self.bias is not None:
@@ -46,7 +49,8 @@ class LogitForm:
             embedding = jnp.concatenate([embedding, column[:, None]], axis=1)
             hidden = jnp.concatenate([hidden, jnp.ones((*hidden.shape[:-1], 1), hidden.dtype)], axis=-1)
         softcap = None if self.softcap is None else self.softcap / self.scale
-        return hidden, embedding, {"temperature": 1.0 / self.scale, "softcap": softcap}
+        options = {"temperature": 1.0 / self.scale, "softcap": softcap, "implementation": self.implementation}
+        return hidden, embedding, options
 
 
 def logit_form(model: Any) -> LogitForm:

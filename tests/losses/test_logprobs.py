@@ -8,11 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxrefine.losses import token_logprobs, token_logprobs_and_entropy
-from jaxrefine.losses.logprobs import CHUNK_ELEMENTS, CHUNK_TOKENS, default_chunk_size
-from jaxrefine.sharding import MeshConfig, make_mesh
+from jaxrefine.losses.vocabulary import CHUNK_ELEMENTS, CHUNK_TOKENS, default_chunk_size
 
 FORMS = [{}, {"temperature": 0.7}, {"softcap": 3.0}, {"temperature": 1.9, "softcap": 2.0}]
 
@@ -201,37 +199,6 @@ def test_default_chunks_are_few_even_and_bounded():
             assert rows * num_chunks - num_tokens < num_chunks
     assert default_chunk_size(4096, 1024) == 4096  # a small vocabulary: one chunk
     assert default_chunk_size(8192, 32_000, num_shards=8) == 8192  # 1024 tokens on each of 8 devices
-
-
-@pytest.mark.parametrize("sizes", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}])
-def test_a_mesh_changes_neither_values_nor_gradients_and_gathers_the_embedding_once(sizes):
-    mesh = make_mesh(MeshConfig(**sizes))
-    hidden, embedding, targets = make_inputs(num_tokens=64, width=8, vocab=32)
-    place = lambda *spec: NamedSharding(mesh, PartitionSpec(*spec))  # noqa: E731
-    rows = ("data", "fsdp")
-    shardings = place(rows, None), place("tensor", "fsdp"), place(rows)
-    total = lambda h, w, t: jnp.sum(token_logprobs(h, w, t, chunk_size=16) * jnp.arange(64.0))  # noqa: E731
-    step = jax.value_and_grad(total, argnums=(0, 1))
-    with jax.set_mesh(mesh):
-        sharded = jax.jit(step, in_shardings=shardings, out_shardings=(place(), shardings[:2]))
-        compiled = sharded.lower(hidden, embedding, targets).compile()
-        arrays = [jax.device_put(x, s) for x, s in zip((hidden, embedding, targets), shardings, strict=True)]
-        got = compiled(*arrays)
-    assert_close(got, jax.jit(step)(hidden, embedding, targets), 1e-5)
-    body = _loop_bodies(compiled.as_text())
-    assert body
-    assert "all-gather" not in body
-
-
-def _loop_bodies(text):
-    """The text of every computation of a module but its entry."""
-    bodies, inside = [], False
-    for line in text.splitlines():
-        if line.startswith(("%", "ENTRY")):
-            inside = line.startswith("%")
-        if inside:
-            bodies.append(line)
-    return "\n".join(bodies)
 
 
 @pytest.mark.parametrize(

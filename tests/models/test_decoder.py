@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrefine.models.attention import ATTENTION
+from jaxrefine.models.attention import ANYWHERE
 from jaxrefine.models.blocks import Layer
 from jaxrefine.models.choices import Choices
 from jaxrefine.models.config import RopeScaling, TransformerConfig
@@ -43,7 +43,7 @@ def sum_and_grad(decoder, params, row):
     return trunk(decoder, params, row).sum()
 
 
-@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_no_slot_depends_on_a_slot_it_does_not_see(name):
     decoder, params = make(attention=name)
     table = params["embed"]["embedding"]
@@ -74,14 +74,14 @@ def test_expand_equals_dense_in_value_and_gradient(config):
     close(value_and_grad(decoder.clone(attention="expand"), params, ROW), value_and_grad(decoder, params, ROW), 1e-5)
 
 
-@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_what_padding_holds_changes_nothing(name):
     decoder, params = make(attention=name)
     changed = {**ROW, "tokens": ROW["tokens"].at[:, USED:].set(17), "positions": ROW["positions"].at[:, USED:].set(9)}
     close(value_and_grad(decoder, params, ROW), value_and_grad(decoder, params, changed), 0.0)
 
 
-@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_a_row_of_padding_alone_is_finite_with_finite_gradients(name):
     decoder, params = make(attention=name)
     row = {"tokens": jnp.zeros((1, 6), jnp.int32), "positions": jnp.zeros((1, 6), jnp.int32)}
@@ -89,7 +89,7 @@ def test_a_row_of_padding_alone_is_finite_with_finite_gradients(name):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(sum_and_grad(decoder, params, row)))
 
 
-@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_a_query_that_sees_nothing_is_finite_with_finite_gradients(name):
     decoder, params = make(attention=name)
     row = {**ROW, "ends": jnp.zeros_like(ROW["ends"])}
@@ -97,7 +97,7 @@ def test_a_query_that_sees_nothing_is_finite_with_finite_gradients(name):
 
 
 @pytest.mark.parametrize("remat", [name for name in REMAT if name != "none"])
-@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_rematerialisation_changes_no_value_or_gradient(remat, name):
     decoder, params = make(attention=name)
     close(value_and_grad(decoder.clone(remat=remat), params, ROW), value_and_grad(decoder, params, ROW), 1e-6)

@@ -70,6 +70,8 @@ def integer(config: Mapping[str, Any], key: str, where: str, default: int | None
     value = _present(config, key, where, default)
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{where}: {key} is {value!r}; it must be an integer")
+    if abs(value) >= 2**31:  # no size of a model; a layout of so many layers would not even fit in memory
+        raise ValueError(f"{where}: {key} is {value:.3g}; it must be below 2^31")
     return value
 
 
