@@ -3,6 +3,8 @@
 Notation of the scaling book: ``A[I_X, J_Y]`` is a matrix whose first axis is split over mesh axis X and second over Y.
 Weights are stored ``[L, out_tensor, in_fsdp]`` or ``[L, out_fsdp, in_tensor]``: the width of the model is always split
 over ``fsdp`` and gathered where it is used, heads and hidden features over ``tensor``, rows over both data axes.
+Slices (TPU slices, or GPU nodes) are joined by a network far slower than the one inside them: only ``data`` spans them,
+so that all that crosses is one sum of gradients a step, of which each device sends its own share.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 P = PartitionSpec
@@ -24,6 +27,9 @@ _log = logging.getLogger(__name__)
 AXES = ("data", "fsdp", "tensor")
 ROWS = ("data", "fsdp")
 """The rows of a batch are split over both of these axes."""
+
+HOST = "pinned_host"
+"""The kind of memory of the host that devices read and write by themselves."""
 
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"embed/embedding$", P("tensor", "fsdp")),
@@ -47,7 +53,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"\w*norm/(scale|bias)$", P()),
     (r"(embed_projection|convolution|pooler|classifier)/(kernel|bias)$", P()),
     (r"scorer/.*", P()),
-    (r"key$", P()),
+    (r"(key|recent)$", P()),
 )
 """(end of a parameter's path, its placement); the first that matches holds, for optimiser moments too."""
 
@@ -57,8 +63,12 @@ ACTIVATIONS: dict[str, PartitionSpec] = {
     "heads": P(ROWS, None, "tensor", None),
     "feed_forward": P(ROWS, None, "tensor"),
     "logits": P(ROWS, None, "tensor"),
+    "looking_up": P("data", None),
+    "looked_up": P("data", None, "fsdp"),
 }
-"""Placement of activations by name: [B …], [B S D], [B S Q H], [B S F], [B S V]."""
+"""Placement of activations by name: [B …], [B S D], [B S Q H], [B S F], [B S V]; and of indices [B S] and what is found
+[B S D] in a table [V D]: each device of ``fsdp`` takes its part of the width for all rows that ``fsdp`` splits, then
+they exchange. Left alone, XLA gathers all rows of the batch onto every device, across slices too."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,16 +80,24 @@ class MeshConfig:
     """
 
     data: int = -1
+    """Copies of the parameters, over all slices together."""
     fsdp: int = 1
     tensor: int = 1
+    slices: int = -1
+    """TPU slices or GPU nodes, a divisor of ``data``; -1 is as many as the devices say they are of. Given otherwise,
+    devices that are all of one slice are split in their order, and 1 lets any axis cross slices."""
+    max_unsplit: float = 0.1
+    """The share of a device's parameter bytes that may be there only because sizes do not divide; more is an error."""
 
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in AXES}
-        wrong = {name: size for name, size in given.items() if size != -1 and size < 1}
+        wrong = {name: size for name, size in (given | {"slices": self.slices}).items() if size != -1 and size < 1}
         if wrong:
             raise ValueError(f"mesh sizes must be positive, or -1 for the rest: {wrong}")
         if sum(size == -1 for size in given.values()) > 1:
             raise ValueError(f"at most one mesh axis may be -1 (the rest): {given}")
+        if not 0 <= self.max_unsplit <= 1:
+            raise ValueError(f"mesh.max_unsplit = {self.max_unsplit} must lie between 0 and 1")
 
     def sizes(self, num_devices: int) -> tuple[int, ...]:
         """Sizes (data, fsdp, tensor) on ``num_devices`` devices; their product must be that number."""
@@ -94,15 +112,57 @@ class MeshConfig:
         return sizes
 
 
-def make_mesh(config: MeshConfig | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh (data, fsdp, tensor) over ``devices``, by default all of them, in jax's order.
+def make_mesh(config: MeshConfig | None = None, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh (data, fsdp, tensor) over ``devices``, by default all of them.
+
+    Inside a slice the order is JAX's own for its network; the data axis goes through one slice after the other.
+
+    Args:
+        config: sizes; None is ``MeshConfig()``.
+        devices: of this run, or of a topology that is only compiled for.
+
+    Raises:
+        ValueError: sizes that do not use all devices, or slices that the data axis cannot span.
 
     >>> dict(make_mesh(MeshConfig(), jax.devices()[:1]).shape)
     {'data': 1, 'fsdp': 1, 'tensor': 1}
     """
+    config = config or MeshConfig()
     devices = list(jax.devices() if devices is None else devices)
-    sizes = (config or MeshConfig()).sizes(len(devices))
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    data, *inner = config.sizes(len(devices))
+    slices = _slices(config, devices, data)
+    within = (data // len(slices), *inner)
+    if len(slices) == 1 and len({getattr(device, "slice_index", 0) for device in devices}) > 1:
+        blocks = [np.array(devices, object).reshape(within)]  # asked for: axes that cross slices
+    else:
+        blocks = [mesh_utils.create_device_mesh(within, one, allow_split_physical_axes=True) for one in slices]
+    return Mesh(np.concatenate(blocks), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _slices(config: MeshConfig, devices: list[Any], data: int) -> list[list[Any]]:
+    """The devices of each slice."""
+    found: dict[int, list[Any]] = {}
+    for device in devices:
+        found.setdefault(getattr(device, "slice_index", 0), []).append(device)
+    count = len(found) if config.slices == -1 else config.slices
+    if count == 1:
+        return [devices]
+    if len(found) not in (1, count):
+        raise ValueError(
+            f"mesh.slices = {count}, but the devices are of {len(found)} slices; allowed: -1, 1, {len(found)}"
+        )
+    if data % count:
+        raise ValueError(
+            f"mesh.data = {data} cannot span {count} slices evenly, so fsdp or tensor would cross their slow network; "
+            f"give a multiple of {count}, or mesh.slices = 1 to have it so"
+        )
+    each = len(devices) // count
+    groups = [found[index] for index in sorted(found)]
+    if len(groups) == 1:
+        return [devices[i * each : (i + 1) * each] for i in range(count)]
+    if uneven := {index: len(group) for index, group in sorted(found.items()) if len(group) != each}:
+        raise ValueError(f"slices of several sizes: {uneven} devices in some, {each} on average")
+    return groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,9 +172,11 @@ class Replicated:
     path: str
     shape: tuple[int, ...]
     reason: str
+    extra_bytes: int = 0
+    """What each device holds more than if it were."""
 
     def __str__(self) -> str:
-        return f"{self.path} {list(self.shape)}: {self.reason}"
+        return f"{self.path} {list(self.shape)}: {self.reason}; {self.extra_bytes:,} bytes more on each device"
 
 
 def path_of(key_path: Sequence[Any]) -> str:
@@ -122,8 +184,25 @@ def path_of(key_path: Sequence[Any]) -> str:
     return jax.tree_util.keystr(tuple(key_path), simple=True, separator="/")
 
 
+def rule_of(path: str) -> PartitionSpec | None:
+    """The placement that ``RULES`` have for a parameter, or for a moment of it, quantised or not; None without one.
+
+    >>> rule_of("model/layers/attention/query/kernel") == rule_of("1/mu/layers/attention/query/kernel/scales")
+    True
+    """
+    for name in (path, re.sub(r"/(values|scales)$", "", path)):
+        for pattern, rule in RULES:
+            if re.search(rf"(^|/){pattern}", name):
+                return rule
+    return None
+
+
 def _axes(entry: Any) -> tuple[str, ...]:
     return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
+
+
+def _parts(spec: PartitionSpec, mesh: Any) -> int:
+    return math.prod(mesh.shape[name] for entry in spec for name in _axes(entry))
 
 
 def fit_spec(spec: PartitionSpec, shape: Sequence[int], mesh: Any) -> tuple[PartitionSpec, list[str]]:
@@ -158,13 +237,16 @@ def placements(tree: Any, mesh: Mesh) -> tuple[Any, list[Replicated]]:
         path, shape = path_of(key_path), tuple(np.shape(leaf))
         if not shape:
             return NamedSharding(mesh, P())
-        for pattern, rule in RULES:
-            if re.search(rf"(^|/){pattern}", path):
-                spec, reasons = fit_spec(rule, shape, mesh)
-                left_out.extend(Replicated(path, shape, reason) for reason in reasons)
-                return NamedSharding(mesh, spec)
-        left_out.append(Replicated(path, shape, "no rule for this path"))
-        return NamedSharding(mesh, P())
+        num_bytes = math.prod(shape) * np.dtype(leaf.dtype).itemsize
+        rule = rule_of(path)
+        if rule is None:
+            extra = num_bytes - num_bytes // (mesh.shape["fsdp"] * mesh.shape["tensor"])
+            left_out.append(Replicated(path, shape, "no rule for this path", extra))
+            return NamedSharding(mesh, P())
+        spec, reasons = fit_spec(rule, shape, mesh)
+        extra = num_bytes // _parts(spec, mesh) - num_bytes // _parts(rule, mesh)
+        left_out.extend(Replicated(path, shape, reason, extra // len(reasons)) for reason in reasons)
+        return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(place, tree), left_out
 
@@ -178,9 +260,60 @@ def param_shardings(tree: Any, mesh: Mesh) -> Any:
     return shardings
 
 
+def check_split(tree: Any, mesh: Mesh, max_unsplit: float) -> None:
+    """Refuses parameters of which too much would lie whole on every device, against the rules.
+
+    Args:
+        tree: parameters, arrays or ``ShapeDtypeStruct``s.
+        mesh: where they go.
+        max_unsplit: see ``MeshConfig``.
+
+    Raises:
+        ValueError: names the largest of them with its bytes, and the share of all.
+    """
+    shardings, left_out = placements(tree, mesh)
+    held = sum(
+        math.prod(sharding.shard_shape(np.shape(leaf))) * np.dtype(leaf.dtype).itemsize
+        for leaf, sharding in zip(jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True)
+    )
+    extra = sum(item.extra_bytes for item in left_out)
+    if extra <= max_unsplit * held:
+        return
+    largest = sorted(left_out, key=lambda item: -item.extra_bytes)
+    more = f", and {len(largest) - 3} more" if len(largest) > 3 else ""
+    raise ValueError(
+        f"{extra / held:.0%} of the {held:,} bytes of parameters on each device of the mesh {dict(mesh.shape)} would "
+        f"be there only because sizes do not divide: {'; '.join(map(str, largest[:3]))}{more}. Give sizes that divide, "
+        f"or allow it with mesh.max_unsplit = {math.ceil(100 * extra / held) / 100} (now {max_unsplit})"
+    )
+
+
 def batch_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
     """Rows over data and fsdp; ``leading`` unsplit axes (microbatches) come before them."""
     return NamedSharding(mesh, P(*(None,) * leading, ROWS))
+
+
+def check_memory(mesh: Any, kind: str, what: str) -> None:
+    """Refuses a kind of memory that the devices of a mesh do not have.
+
+    Args:
+        mesh: of devices that are there; those of a topology that is only compiled for are taken at their word.
+        kind: such as ``HOST``.
+        what: the option that wants it.
+
+    Raises:
+        ValueError: names the platform and the kinds that it has.
+    """
+    device = mesh.devices.flat[0]
+    try:
+        kinds = sorted(memory.kind for memory in device.addressable_memories())
+    except (AttributeError, NotImplementedError, RuntimeError):  # no client behind it: a topology
+        return
+    if kinds and kind not in kinds:  # the GPUs of a topology name none
+        raise ValueError(
+            f"{what} needs memory of the kind {kind!r}, which {device.platform} devices here do not have; they have "
+            f"{', '.join(kinds)}"
+        )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -191,20 +324,27 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def row_share(mesh: Mesh) -> tuple[int, int]:
     """(index, count): which share of a batch's rows this process must read, of how many.
 
-    Processes that only differ along ``tensor`` need the same rows and get the same index.
+    Processes that only differ along ``tensor`` need the same rows and get the same index. Shares are numbered by the
+    first row block that their processes hold.
+
+    Raises:
+        ValueError: this process holds no device of the mesh, or some but not all of what another one holds.
     """
     blocks = mesh.devices.reshape(mesh.shape["data"] * mesh.shape["fsdp"], -1)
-    owners = [frozenset(device.process_index for device in block) for block in blocks]
+    held: dict[int, set[int]] = {}
+    for index, block in enumerate(blocks):
+        for device in block:
+            held.setdefault(device.process_index, set()).add(index)
     me = jax.process_index()
-    mine = [index for index, owner in enumerate(owners) if me in owner]
-    if not mine:
+    if me not in held:
         raise ValueError(f"process {me} owns no device of the mesh {dict(mesh.shape)}")
-    if mine != list(range(mine[0], mine[-1] + 1)) or len(blocks) % len(mine) or mine[0] % len(mine):
+    shares = sorted({tuple(sorted(mine)) for mine in held.values()})
+    if sum(map(len, shares)) != len(blocks) or len({len(share) for share in shares}) > 1:
         raise ValueError(
-            f"process {me} holds row blocks {mine} of {len(blocks)}: not one even, contiguous share; "
-            f"reorder the devices of the mesh {dict(mesh.shape)}"
+            f"process {me} holds row blocks {sorted(held[me])} of {len(blocks)}: the processes' shares overlap or are "
+            f"uneven; choose other sizes than {dict(mesh.shape)}"
         )
-    return mine[0] // len(mine), len(blocks) // len(mine)
+    return shares.index(tuple(sorted(held[me]))), len(shares)
 
 
 def constrain(x: Any, spec: str | PartitionSpec) -> Any:
@@ -223,3 +363,16 @@ def constrain(x: Any, spec: str | PartitionSpec) -> Any:
         raise ValueError(f"an activation of shape {list(x.shape)} has fewer axes than its placement {spec}")
     fitted, _ = fit_spec(spec, x.shape, mesh)
     return jax.lax.with_sharding_constraint(x, fitted)
+
+
+def constrain_params(tree: Any) -> Any:
+    """Gradients, or anything else with the paths of parameters, split as those are on the mesh of ``jax.set_mesh``."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or not set(AXES) <= set(mesh.axis_names):
+        return tree
+
+    def place(key_path: Any, leaf: Any) -> Any:
+        fitted, _ = fit_spec(rule_of(path_of(key_path)) or P(), leaf.shape, mesh)
+        return jax.lax.with_sharding_constraint(leaf, fitted)
+
+    return jax.tree_util.tree_map_with_path(place, tree)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.decoder import Decoder
 from jaxrefine.sharding import (
+    AXES,
     ROWS,
     MeshConfig,
     batch_sharding,
+    check_memory,
+    check_split,
     constrain,
+    constrain_params,
     make_mesh,
     param_shardings,
     path_of,
@@ -143,3 +150,134 @@ def test_constrain_leaves_an_axis_whole_that_does_not_divide():
 def test_an_unknown_activation_is_refused_with_those_allowed():
     with jax.set_mesh(make_mesh()), pytest.raises(ValueError, match=r"'hiden'.*hidden"):
         constrain(jnp.ones((8, 1, 1)), "hiden")
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeDevice:
+    """Enough of a device for a mesh."""
+
+    id: int
+    process_index: int
+    slice_index: int
+    platform: str = "gpu"
+    device_kind: str = "made up"
+
+
+def fake_devices(num_slices, each, processes_each=1):
+    """Numbered as they come: the slices take turns, as nothing says they may not."""
+    return [
+        FakeDevice(i, (i % num_slices) * processes_each + i // num_slices // (each // processes_each), i % num_slices)
+        for i in range(num_slices * each)
+    ]
+
+
+@pytest.mark.parametrize("slices", [-1, 2])
+def test_the_data_axis_goes_through_one_slice_after_the_other(slices):
+    mesh = make_mesh(MeshConfig(data=4, tensor=2, slices=slices), fake_devices(2, 4))
+    assert mesh.devices.shape == (4, 1, 2)
+    assert [[device.slice_index for device in row] for row in mesh.devices.reshape(4, 2)] == [[0, 0]] * 2 + [[1, 1]] * 2
+
+
+def test_devices_of_one_slice_are_split_in_their_order_where_slices_are_asked_for():
+    mesh = make_mesh(MeshConfig(data=4, tensor=2, slices=2))
+    assert [device.id for device in mesh.devices.flat] == list(range(8))
+
+
+@pytest.mark.parametrize("sizes", [{"data": 1, "fsdp": -1}, {"data": 3, "fsdp": 2}])
+def test_an_axis_but_data_never_crosses_slices_unasked(sizes):
+    num = 12 if sizes["data"] == 3 else 8
+    with pytest.raises(ValueError, match=r"cannot span 2 slices evenly.*give a multiple of 2, or mesh.slices = 1"):
+        make_mesh(MeshConfig(**sizes), fake_devices(2, num // 2) if num == 8 else fake_devices(2, 3))
+
+
+def test_an_axis_crosses_slices_where_that_is_asked_for():
+    assert make_mesh(MeshConfig(data=1, fsdp=-1, slices=1), fake_devices(2, 4)).devices.shape == (1, 8, 1)
+
+
+def test_a_number_of_slices_that_is_not_there_is_refused_with_those_that_are():
+    with pytest.raises(ValueError, match=r"mesh.slices = 4, but the devices are of 2 slices; allowed: -1, 1, 2"):
+        make_mesh(MeshConfig(slices=4), fake_devices(2, 4))
+
+
+def test_slices_of_several_sizes_are_refused():
+    with pytest.raises(ValueError, match=r"\{0: 4, 1: 2\}"):
+        make_mesh(MeshConfig(), [d for d in fake_devices(2, 4) if (d.slice_index, d.id) not in {(1, 5), (1, 7)}])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shares"),
+    [
+        ({"data": 4, "tensor": 2}, [(0, 4), (1, 4), (2, 4), (3, 4)]),  # two devices a process: one row block each
+        ({"data": 2, "tensor": 4}, [(0, 2), (0, 2), (1, 2), (1, 2)]),  # the two processes of a slice share its rows
+        ({"data": 8}, [(0, 4), (1, 4), (2, 4), (3, 4)]),
+    ],
+    ids=str,
+)
+def test_each_process_of_each_slice_reads_the_rows_of_its_devices(monkeypatch, sizes, shares):
+    mesh = make_mesh(MeshConfig(**sizes), fake_devices(2, 4, processes_each=2))
+    found = []
+    for process in range(4):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        found.append(row_share(mesh))
+    assert found == shares
+
+
+def test_rows_that_processes_hold_in_turns_are_shared_out_all_the_same(monkeypatch):
+    devices = [FakeDevice(i, i % 2, 0) for i in range(4)]  # as a ring of chips may run through two hosts
+    mesh = Mesh(np.array(devices, object).reshape(1, 4, 1), AXES)
+    for process, share in ((0, (0, 2)), (1, (1, 2))):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        assert row_share(mesh) == share
+
+
+def test_what_stays_whole_is_reported_with_the_bytes_it_costs_each_device():
+    tree = {"embed": {"embedding": jax.ShapeDtypeStruct((66, 16), np.float32)}}
+    _, (item,) = placements(tree, make_mesh(MeshConfig(fsdp=2, tensor=4)))
+    # split over fsdp alone 66 · 8 · 4 bytes, over tensor too a quarter of it
+    assert item.extra_bytes == 66 * 8 * 4 * 3 // 4
+    assert "1,584 bytes more on each device" in str(item)
+
+
+def odd_vocabulary(rows):
+    up = {"layers": {"feed_forward": {"up": {"kernel": jax.ShapeDtypeStruct((2, 1024, 512), np.float32)}}}}
+    return {"embed": {"embedding": jax.ShapeDtypeStruct((rows, 512), np.float32)}} | up
+
+
+def test_too_much_that_is_not_split_is_an_error_that_names_it_and_how_to_allow_it():
+    mesh = make_mesh(MeshConfig(fsdp=2, tensor=4))
+    held, extra = 301 * 256 * 4 + 2 * 256 * 256 * 4, 301 * 256 * 3  # three quarters of the embedding's 301 · 256 · 4
+    assert 0.27 < extra / held < 0.28
+    with pytest.raises(
+        ValueError, match=r"28%.*embed/embedding \[301, 512\].*231,168 bytes.*max_unsplit = 0.28 \(now 0.1\)"
+    ):
+        check_split(odd_vocabulary(301), mesh, 0.1)
+    check_split(odd_vocabulary(301), mesh, 0.28)
+
+
+def test_a_little_that_is_not_split_is_no_error():
+    check_split(odd_vocabulary(61), make_mesh(MeshConfig(fsdp=2, tensor=4)), 0.1)
+    check_split(odd_vocabulary(304), make_mesh(MeshConfig(fsdp=2, tensor=4)), 0.0)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises(ValueError, match="max_unsplit"):
+        MeshConfig(max_unsplit=share)
+
+
+def test_gradients_are_split_as_their_parameters_are():
+    mesh = make_mesh(MeshConfig(fsdp=2, tensor=2))
+    with jax.set_mesh(mesh):
+        found = jax.jit(lambda x: constrain_params({"layers": {"attention": {"out": {"kernel": x * 2.0}}}}))(
+            jnp.ones((2, 4, 4))
+        )
+    assert found["layers"]["attention"]["out"]["kernel"].sharding.spec == P(None, "fsdp", "tensor")
+
+
+def test_a_kind_of_memory_that_is_missing_is_refused_with_those_there_are():
+    memories = [SimpleNamespace(kind="device"), SimpleNamespace(kind="unpinned_host")]
+    device = SimpleNamespace(platform="metal", addressable_memories=lambda: memories)
+    mesh = SimpleNamespace(devices=np.array([device], object))
+    with pytest.raises(ValueError, match=r"offload.*'pinned_host', which metal devices.*device, unpinned_host"):
+        check_memory(mesh, "pinned_host", "remat policy 'offload'")
+    check_memory(mesh, "device", "anything")

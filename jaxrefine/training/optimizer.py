@@ -7,14 +7,18 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
+import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 
 from jaxrefine.config import unknown_name
 from jaxrefine.sharding import path_of
+from jaxrefine.training.moments import Moments, compact_trace, is_matrix, round_to_bfloat16, scale_by_compact_adam
 from jaxrefine.typing import Scalar
 
 Name = Literal["adamw", "sgd"]
 ScheduleName = Literal["cosine", "linear", "constant"]
+Masters = Literal["float32", "bfloat16"]
 
 DECAYED = ("kernel", "embedding")
 """Parameters of these names are decayed; norms and biases are not."""
@@ -49,9 +53,18 @@ class OptimizerConfig:
     """Of SGD."""
     clip_norm: float | None = 1.0
     """Gradients longer than this (global Euclidean norm, before the optimiser) are shortened to it."""
+    moments: Moments = "float32"
+    """How AdamW's moments of matrices are stored, bytes a parameter for both: float32 8, bfloat16 4, int8 2.125; half
+    of that for SGD's momentum."""
+    masters: Masters = "float32"
+    """How trained matrices are stored: 4 bytes a parameter, or 2, each update then rounded at random to a neighbour."""
+    offload: bool = False
+    """Moments lie in pinned memory of the host between updates, where the backend has such."""
 
     def __post_init__(self) -> None:
-        for field, allowed in (("name", get_args(Name)), ("schedule", get_args(ScheduleName))):
+        choices = {"name": Name, "schedule": ScheduleName, "moments": Moments, "masters": Masters}
+        for field, literal in choices.items():
+            allowed = get_args(literal)
             if (given := getattr(self, field)) not in allowed:
                 raise ValueError(unknown_name(given, allowed, f"optimizer.{field}"))
         if self.warmup_steps and self.warmup_share:
@@ -73,11 +86,36 @@ class OptimizerConfig:
 
 
 class Optimizer(NamedTuple):
-    """An optax transformation and the schedule inside it (updates made so far -> learning rate)."""
+    """An optax transformation, its schedule (updates made so far -> learning rate), and what is stored how."""
 
     init: Callable[[Any], Any]
     update: Callable[[Any, Any, Any], tuple[Any, Any]]
     schedule: Callable[[Any], Scalar]
+    masters: DTypeLike = jnp.float32
+    """Of the trained matrices; all else that is trained is fp32."""
+    offload: bool = False
+    """Whether the state lies in the host's memory between updates."""
+
+    def stored(self, params: Any) -> Any:
+        """Parameters in the dtypes in which they are trained."""
+
+        def store(path: Any, x: Any) -> Any:
+            if not jnp.issubdtype(x.dtype, jnp.floating):
+                return x
+            return x.astype(self.masters if is_matrix(path, x) else jnp.float32)
+
+        return jax.tree_util.tree_map_with_path(store, params)
+
+    def apply(self, params: Any, updates: Any, key: Any) -> Any:
+        """New parameters; those in bfloat16 are rounded at random by the key, so that small updates add up."""
+        treedef: Any = jax.tree.structure(params)
+        leaves = treedef.flatten_up_to(params)
+        new = []
+        for number, (x, change) in enumerate(zip(leaves, treedef.flatten_up_to(updates), strict=True)):
+            total = x.astype(jnp.float32) + change.astype(jnp.float32)
+            is_short = x.dtype == jnp.bfloat16
+            new.append(round_to_bfloat16(total, jax.random.fold_in(key, number)) if is_short else total.astype(x.dtype))
+        return treedef.unflatten(new)
 
 
 def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
@@ -118,22 +156,34 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> Optimizer:
     """
     schedule = make_schedule(config, num_steps)
     parts = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
+    exact = config.moments == "float32"
     if config.name == "adamw":
-        parts.append(optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps))
+        parts.append(
+            optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
+            if exact
+            else scale_by_compact_adam(config.b1, config.b2, config.eps, config.moments)
+        )
     elif config.momentum:
-        parts.append(optax.trace(decay=config.momentum))
+        parts.append(optax.trace(decay=config.momentum) if exact else compact_trace(config.momentum, config.moments))
     if config.weight_decay:
         parts.append(optax.add_decayed_weights(config.weight_decay, mask=decay_mask))
     parts.append(optax.scale_by_learning_rate(schedule))
     chain = optax.chain(*parts)
 
+    def init(params: Any) -> Any:
+        return chain.init(_in_fp32(params))
+
     def update(grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
         # optax mixes Python floats and int32 counters.
         with jax.numpy_dtype_promotion("standard"):
-            return chain.update(grads, opt_state, params)
+            return chain.update(_in_fp32(grads), opt_state, _in_fp32(params))
 
     def rate(num_updates: Any) -> Scalar:
         with jax.numpy_dtype_promotion("standard"):
             return jax.numpy.asarray(schedule(num_updates), jax.numpy.float32)
 
-    return Optimizer(chain.init, update, rate)
+    return Optimizer(init, update, rate, jnp.dtype(config.masters), config.offload)
+
+
+def _in_fp32(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x, tree)

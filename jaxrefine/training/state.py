@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import zlib
 from typing import Any
@@ -13,9 +14,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrefine.data.batch import PackedBatch
-from jaxrefine.sharding import param_shardings, path_of
+from jaxrefine.sharding import HOST, check_memory, param_shardings, path_of
 from jaxrefine.training.optimizer import Optimizer
-from jaxrefine.typing import Array, Int, Key, Params
+from jaxrefine.typing import Array, Float, Int, Key, Params
+
+OFFLOADS_FROM = (0, 10, 1)
+RECENT_STEPS = 128
+"""What a spike is measured against."""
 
 
 @flax.struct.dataclass(frozen=True)
@@ -25,14 +30,16 @@ class TrainState:
     step: Int[Array, ""]
     """Batches consumed, skipped ones included."""
     params: Params
-    """Master weights in fp32; the model casts to its own compute type."""
+    """Master weights, in fp32 unless the optimiser says otherwise; the model casts to its own compute type."""
     opt_state: Any
     key: Any
     """uint32 data of the run's key; step s uses fold_in(key, s)."""
     num_skipped: Int[Array, ""]
-    """Steps that left the weights alone, for a non-finite loss or gradient or for want of anything to learn."""
+    """Steps that left the weights alone: a non-finite loss or gradient, a spike, or nothing to learn from."""
     num_bad_in_a_row: Int[Array, ""]
-    """Non-finite steps since the last finite one."""
+    """Non-finite steps, and spikes where those are skipped, since the last good one."""
+    recent: Float[Array, "2 W"]
+    """Loss and gradient norm of the last ``RECENT_STEPS`` steps that were taken; taken step t is in column t % W."""
     frozen_digest: Int[Array, ""]
     """Of ``frozen``, so that a run goes on over the weights it began with; 0 where nothing is frozen."""
     frozen: Params = flax.struct.field(default_factory=dict)
@@ -63,13 +70,37 @@ def abstract_state(params: Params, optimizer: Optimizer, *, mesh: Mesh, frozen: 
 
     def make(params: Params, frozen: Params) -> TrainState:
         zero = jnp.zeros((), jnp.int32)
-        masters = jax.tree.map(_master, params)
+        masters = optimizer.stored(params)
         key = jax.random.key_data(jax.random.key(0))
-        return TrainState(zero, masters, optimizer.init(masters), key, zero, zero, zero, frozen)
+        recent = jnp.zeros((2, RECENT_STEPS), jnp.float32)
+        return TrainState(zero, masters, optimizer.init(masters), key, zero, zero, recent, zero, frozen)
 
     shapes = jax.eval_shape(make, params, frozen or {})
     shardings = param_shardings(shapes, mesh)
+    if optimizer.offload:
+        shardings = dataclasses.replace(shardings, opt_state=on_host(shardings.opt_state, shapes.opt_state))
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+
+
+def on_host(shardings: Any, shapes: Any) -> Any:
+    """The same shardings in the host's pinned memory; scalars stay on the devices.
+
+    Raises:
+        ValueError: devices that have no such memory, or a JAX that cannot use it.
+    """
+    if jax.__version_info__ < OFFLOADS_FROM:
+        raise ValueError(
+            f"optimizer.offload needs jax {'.'.join(map(str, OFFLOADS_FROM))} or newer, whose XLA places scalars on "
+            f"devices beside arrays on the host; this is {jax.__version__}"
+        )
+
+    def move(sharding: Any, like: Any) -> Any:
+        if not like.ndim:
+            return sharding
+        check_memory(sharding.mesh, HOST, "optimizer.offload")
+        return sharding.with_memory_kind(HOST)
+
+    return jax.tree.map(move, shardings, shapes)
 
 
 def init_state(
@@ -78,7 +109,8 @@ def init_state(
     """A fresh train state on the mesh; ``params`` is copied, so it survives the donation of the state.
 
     Args:
-        params: tree of arrays, as the objective's ``init`` or ``load_pretrained`` gives them; kept in fp32.
+        params: tree of arrays, as the objective's ``init`` or ``load_pretrained`` gives them; kept in fp32, or as the
+            optimiser says.
         optimizer: from ``make_optimizer``.
         key: the run's key.
         mesh: where to put it.
@@ -89,7 +121,7 @@ def init_state(
     def put(x: Any, like: Any) -> Any:
         # The explicit copy: device_put shares a buffer that already lies on one of the devices, may_alias or not,
         # and donating the state would then delete the caller's parameters.
-        return jnp.copy(jax.device_put(_master(x), like.sharding))
+        return jnp.copy(jax.device_put(x.astype(like.dtype), like.sharding))
 
     placed = jax.tree.map(put, params, shapes.params)
     # Made sharded: the moments of a large model never exist on one device.
@@ -97,8 +129,10 @@ def init_state(
     scalar = functools.partial(put, np.zeros((), np.int32), shapes.step)
     kept = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), frozen or {}, shapes.frozen)
     digest = put(digest_of(kept), shapes.frozen_digest)
-    return TrainState(scalar(), placed, moments, put(jax.random.key_data(key), shapes.key), scalar(), scalar(), digest,
-                      kept)  # fmt: skip
+    recent = put(np.zeros((2, RECENT_STEPS), np.float32), shapes.recent)
+    return TrainState(
+        scalar(), placed, moments, put(jax.random.key_data(key), shapes.key), scalar(), scalar(), recent, digest, kept
+    )
 
 
 @jax.jit
@@ -119,10 +153,6 @@ def digest_of(tree: Params) -> Int[Array, ""]:
         mixed = (bits + np.uint32(1)) * (place * np.uint32(2654435762) + np.uint32(1))
         total += jnp.sum(mixed, dtype=jnp.uint32) * np.uint32(zlib.crc32(path_of(path).encode()) | 1)
     return jax.lax.bitcast_convert_type(total, jnp.int32)
-
-
-def _master(x: Any) -> Any:
-    return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def init_params(
