@@ -8,7 +8,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -47,10 +47,33 @@ class Stage:
     """Gets the stage's directory; stopped at any instant and called again, it goes on by itself."""
     inputs: tuple[str, ...] = ()
     """Names of earlier stages whose artefacts it reads (``input_directory``)."""
+    processes: Literal["first", "all"] | None = None
+    """In a run of several processes, who runs it: the first alone, while the others wait; all of them together; or
+    None: a run with such a stage is for one process."""
+
+
+class Alone:
+    """A run of one process, as ``jaxrefine.artefacts.processes.Processes`` is of several."""
+
+    count = 1
+    is_first = True
+
+    def from_first(self, value: int) -> int:
+        """The value."""
+        return value
+
+    def together(self, what: str) -> contextlib.AbstractContextManager[None]:
+        """Nothing to wait for."""
+        return contextlib.nullcontext()
 
 
 def run_stages(
-    stages: Sequence[Stage], workdir: str | os.PathLike[str], config: Any, console: Console | None = None
+    stages: Sequence[Stage],
+    workdir: str | os.PathLike[str],
+    config: Any,
+    console: Console | None = None,
+    *,
+    processes: Any = None,
 ) -> None:
     """Runs what is not finished yet, in order, each stage in ``workdir/<nn>-<name>``.
 
@@ -62,28 +85,46 @@ def run_stages(
       workdir: made when absent.
       config: what the stages were made from; a dataclass.
       console: where the headings go; default stderr.
+      processes: of the run, all in one directory that they share; None is this one alone.
 
     Raises:
-      StageError: the config changed (with dotted path, old and new), or a finished stage's files or inputs did.
+      StageError: the config changed (with dotted path, old and new), or a finished stage's files or inputs did; or a
+        stage that several processes cannot run.
       ValueError: two stages of one name, or an input that is no earlier stage.
     """
-    console = console if console is not None else Console(stderr=True)
+    processes = processes or Alone()
+    console = console if console is not None else Console(stderr=True, quiet=not processes.is_first)
     workdir = pathlib.Path(workdir)
     _check_order(stages)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with _locked(workdir):
-        _check_config(workdir, config)
+    lonely = [stage.name for stage in stages if stage.processes is None]
+    if processes.count > 1 and lonely:
+        raise StageError(f"{processes.count} processes cannot run {', '.join(map(repr, lonely))}: start one, alone")
+    with contextlib.ExitStack() as stack:
+        with processes.together(f"begin in {workdir}"):
+            if processes.is_first:
+                workdir.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(_locked(workdir))
+                _check_config(workdir, config)
         finished: dict[str, Manifest] = {}
         for number, stage in enumerate(stages, start=1):
             directory = workdir / f"{number:02d}-{stage.name}"
             heading = f"[{number}/{len(stages)}] {stage.name}"
+            if not processes.is_first:  # which writes all that is said of stages, and decides
+                _follow(stage, directory, processes)
+                continue
             inputs = {name: finished[name].digest for name in stage.inputs}
-            manifest = _finished_before(directory, stage, inputs)
+            with processes.together(f"look at stage {stage.name!r}"):
+                manifest = _finished_before(directory, stage, inputs)
+                word = "goes on" if directory.exists() else "starts"
+                if manifest is None:
+                    directory.mkdir(parents=True, exist_ok=True)
+                    clean(directory)
+            processes.from_first(int(manifest is None))
             if manifest is not None:
                 say(f"{heading}: finished before ({duration(manifest.seconds)})", console)
             else:
-                say(f"{heading}: {'goes on' if directory.exists() else 'starts'} in {directory}", console)
-                manifest = _run(stage, directory, config, inputs)
+                say(f"{heading}: {word} in {directory}", console)
+                manifest = _run(stage, directory, config, inputs, processes)
                 say(f"{heading}: finished in {duration(manifest.seconds)}", console)
             finished[stage.name] = manifest
 
@@ -109,26 +150,43 @@ def _name_of(directory: pathlib.Path) -> str:
     return directory.name.partition("-")[2]
 
 
-def _run(stage: Stage, directory: pathlib.Path, config: Any, inputs: dict[str, str]) -> Manifest:
-    directory.mkdir(parents=True, exist_ok=True)
-    clean(directory)
+def _run(stage: Stage, directory: pathlib.Path, config: Any, inputs: dict[str, str], processes: Any) -> Manifest:
     started = time.monotonic()
     try:
-        stage.run(directory)
+        # Where they compute together, one that fails must not wait for the others, who wait for its part.
+        alone = stage.processes == "first"
+        with processes.together(f"run stage {stage.name!r}") if alone else contextlib.nullcontext():
+            stage.run(directory)
     except Exception as error:
         error.add_note(f"in stage {stage.name!r} ({directory}); earlier stages are kept: the same command goes on here")
         raise
-    manifest = Manifest(
-        stage=stage.name,
-        config=digest(config),
-        seeds=describe(seeds_of(config)),
-        versions=versions(),
-        inputs=inputs,
-        outputs=digest_outputs(directory),
-        seconds=time.monotonic() - started,
-    )
-    save_manifest(directory, manifest)
+    with processes.together(f"finish stage {stage.name!r}"):
+        manifest = Manifest(
+            stage=stage.name,
+            config=digest(config),
+            seeds=describe(seeds_of(config)),
+            versions=versions(),
+            inputs=inputs,
+            outputs=digest_outputs(directory),
+            seconds=time.monotonic() - started,
+        )
+        save_manifest(directory, manifest)
     return manifest
+
+
+def _follow(stage: Stage, directory: pathlib.Path, processes: Any) -> None:
+    """A stage in a process that is not the first: its part of what all do, in step with that one's ``_run``."""
+    with processes.together(f"look at stage {stage.name!r}"):
+        pass
+    if not processes.from_first(0):
+        return
+    if stage.processes == "first":
+        with processes.together(f"run stage {stage.name!r}"):
+            pass
+    else:
+        stage.run(directory)
+    with processes.together(f"finish stage {stage.name!r}"):
+        pass
 
 
 def _finished_before(directory: pathlib.Path, stage: Stage, inputs: dict[str, str]) -> Manifest | None:

@@ -20,7 +20,7 @@ from jaxrefine.conversion.apply import READABLE, by_path, nested
 from jaxrefine.conversion.classification import is_classifier
 from jaxrefine.conversion.exporting import cast, outgoing
 from jaxrefine.conversion.inspection import size
-from jaxrefine.conversion.orbax import load_orbax, save_orbax
+from jaxrefine.conversion.orbax import Incoming, load_orbax, save_orbax
 from jaxrefine.conversion.palm import write_palm
 from jaxrefine.conversion.pretrained import copy_tokenizer, load_pretrained
 from jaxrefine.conversion.retargeting import attributes_of, retargeted
@@ -190,13 +190,22 @@ def _write_hf(
 def _write_orbax(
     source: Source, attributes: dict[str, Any], path: pathlib.Path, destination: pathlib.Path, dtype: str | None
 ) -> None:
-    leaves = {}
-    for name in progress(list(source.leaves), "reading", unit="parameters"):
-        leaves[name] = jnp.asarray(cast(np.asarray(source.leaves[name]), dtype, name))
-    with new_directory(destination) as unfinished:
-        write_json(unfinished / CONFIG, attributes)
-        save_orbax(unfinished, leaves)
-        _copy_beside(path, unfinished)
+    with progress(len(source.leaves), "converting", unit="parameters") as bar:
+
+        def incoming(name: str) -> Incoming:
+            leaf = source.leaves[name]
+
+            def make() -> np.ndarray:
+                array = cast(np.asarray(leaf), dtype, name)
+                bar.advance()
+                return array
+
+            return Incoming(make, tuple(leaf.shape), jnp.dtype(leaf.dtype if dtype is None else dtype))
+
+        with new_directory(destination) as unfinished:
+            write_json(unfinished / CONFIG, attributes)
+            save_orbax(unfinished, {name: incoming(name) for name in source.leaves})
+            _copy_beside(path, unfinished)
 
 
 def _verified(source: Source, path: pathlib.Path, destination: pathlib.Path, to: str) -> dict[str, Any]:

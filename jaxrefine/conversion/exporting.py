@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from jaxrefine.conversion.apply import READABLE, chosen_rules, sharing_rules
 from jaxrefine.conversion.reading import fill
 from jaxrefine.models.weights import Rule
+
+_GATHERED_BYTES = 1 << 28
+"""What each device holds of a parameter beside its own share, at most, while it is written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +30,12 @@ class Outgoing:
     shape: tuple[int, ...]
     """Of each."""
     rules: tuple[Rule, ...]
+
+    def places(self, params: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Each tensor's name, and where its layer is on the stacked axes of the parameters."""
+        rule = self.rules[0]
+        stacked = np.shape(params[rule.ours])[: rule.num_stacked]
+        return zip(self.names, np.ndindex(stacked), strict=True)
 
 
 def outgoing(rules: Sequence[Rule], shapes: Mapping[str, tuple[int, ...]], model_type: str) -> list[Outgoing]:
@@ -50,21 +61,32 @@ def export(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Their tensors, contiguous, from our parameters by path.
 
-    One stacked parameter is in host memory at a time; of those that share a tensor, one layer.
+    Of parameters on devices, one tensor is in host memory at a time; of what lies in files, one stacked parameter, or
+    where several share a tensor, one layer.
 
     Raises:
       ValueError: a value that the dtype cannot hold; names the tensor.
     """
     for one in outgoing(rules, {path: np.shape(leaf) for path, leaf in params.items()}, model_type):
-        rule = one.rules[0]
-        shape = np.shape(params[rule.ours])
-        if rule.part is None:
-            whole = _fetch(params[rule.ours])
-            for name, place in zip(one.names, np.ndindex(shape[: rule.num_stacked]), strict=True):
-                yield name, cast(_saved(rule, whole[place]), dtype, name)
-            continue
-        for name, place in zip(one.names, np.ndindex(shape[: rule.num_stacked]), strict=True):
-            yield name, _merged(one, {rule.ours: _fetch(params[rule.ours][place]) for rule in one.rules}, dtype, name)
+        leaves = {rule.ours: params[rule.ours] for rule in one.rules}
+        if one.rules[0].part is None:
+            leaves = {path: leaf if is_spread(leaf) else np.asarray(leaf) for path, leaf in leaves.items()}
+        for name, place in one.places(leaves):
+            values = {path: fetched(leaf, place) for path, leaf in leaves.items()}
+            yield name, finished(one, values, dtype, name)
+        del leaves, values  # before the next ones are read
+
+
+def finished(one: Outgoing, values: Mapping[str, Any], dtype: DTypeLike | None, name: str) -> np.ndarray:
+    """A tensor of theirs from the layer of each parameter that it is made of.
+
+    Raises:
+      ValueError: a value that the dtype cannot hold; names the tensor.
+    """
+    rule = one.rules[0]
+    if rule.part is None:
+        return cast(_saved(rule, values[rule.ours]), dtype, name)
+    return _merged(one, values, dtype, name)
 
 
 def _saved(rule: Rule, value: np.ndarray) -> np.ndarray:
@@ -88,15 +110,61 @@ def _merged(one: Outgoing, values: Mapping[str, np.ndarray], dtype: DTypeLike | 
     return merged
 
 
-def _fetch(array: Any) -> np.ndarray:
-    """The whole array in host memory, on every process."""
-    if isinstance(array, jax.Array) and not array.is_fully_addressable:
-        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
-    return np.asarray(array)
+def is_spread(leaf: Any) -> bool:
+    """Whether a parameter is fetched by parts: on several devices, or on one whose memory is not the host's."""
+    if not isinstance(leaf, jax.Array):
+        return False
+    devices: list[Any] = list(leaf.sharding.device_set)
+    return len(devices) > 1 or devices[0].platform != "cpu"
+
+
+def fetched(leaf: Any, place: tuple[int, ...], *, keep: bool = True) -> np.ndarray | None:
+    """One layer of a parameter in host memory; all processes that hold a part of it must ask for it.
+
+    The devices gather at most ``_GATHERED_BYTES`` of it at a time, and what they gathered is dropped: never is a whole
+    parameter on one device, nor a copy of it kept on the host.
+
+    Args:
+      leaf: the parameter, in whatever holds it.
+      place: index into its stacked axes; () is all of it.
+      keep: whether this process is to have it; one that only takes part gets None.
+    """
+    if not is_spread(leaf):
+        if not keep:
+            return None
+        # indexing a jax.Array is a computation, and of one on the host its NumPy view is free
+        return np.asarray((np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf)[place])
+    own = leaf.shape[len(place) :]
+    rows = own[0] if own else 1
+    step = max(1, _GATHERED_BYTES * rows // max(math.prod(own) * leaf.dtype.itemsize, 1))
+    filled = np.empty(own, leaf.dtype) if keep else None
+    sharding = leaf.sharding
+    where = NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else None
+    for start in range(0, rows, step):
+        part = _gathered(
+            leaf, np.array(place, np.int32), np.int32(start), num_rows=min(step, rows - start), where=where
+        )
+        if filled is None:
+            part.block_until_ready()  # one at a time, on the devices too
+        elif own:
+            filled[start : start + step] = part.addressable_data(0) if where is not None else part
+        else:
+            filled[...] = part.addressable_data(0) if where is not None else part
+    return filled
+
+
+@functools.partial(jax.jit, static_argnames=("num_rows", "where"))
+def _gathered(array: Any, place: Any, start: Any, *, num_rows: int, where: NamedSharding | None) -> jax.Array:
+    """Rows of one layer, on every device."""
+    for axis in range(place.shape[0]):
+        array = jax.lax.dynamic_index_in_dim(array, place[axis], keepdims=False)
+    if array.ndim:
+        array = jax.lax.dynamic_slice_in_dim(array, start, num_rows)
+    return jnp.asarray(array) if where is None else jax.lax.with_sharding_constraint(array, where)
 
 
 def cast(value: np.ndarray, dtype: DTypeLike | None, name: str) -> np.ndarray:
-    """A contiguous copy in that dtype, or in its own.
+    """Contiguous in that dtype, or in its own; a copy where it is not so already.
 
     Raises:
       ValueError: a dtype that is not for weights, a value that the dtype cannot hold; names the tensor.
@@ -106,6 +174,8 @@ def cast(value: np.ndarray, dtype: DTypeLike | None, name: str) -> np.ndarray:
         raise ValueError(
             f"parameter of tensor {name!r} is to be written as {target.name}; allowed: {', '.join(READABLE)}"
         )
+    if value.dtype == target and value.flags.c_contiguous:
+        return value
     with np.errstate(over="ignore"):
         filled = np.empty(value.shape, target)
         fill(filled, value)

@@ -11,16 +11,21 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from jaxrefine.artefacts.integrity import INTEGRITY
+from jaxrefine.conversion.apply import abstract_params
 from jaxrefine.conversion.encoders import load_encoder
 from jaxrefine.conversion.pretrained import load_pretrained, read_config
 from jaxrefine.data.tokenizer import Tokenizer, load_tokenizer
+from jaxrefine.models.attention import check_platform
 from jaxrefine.models.decoder import Decoder
 from jaxrefine.models.encoder import Encoder
 from jaxrefine.models.families import ENCODERS
-from jaxrefine.sharding import MeshConfig, make_mesh
+from jaxrefine.models.precision import PRECISION, Precision, precision_of
+from jaxrefine.models.remat import check_remat
+from jaxrefine.sharding import MeshConfig, check_split, make_mesh
 from jaxrefine.typing import Params
 
-DType = Literal["auto", "float32", "bfloat16"]
+DType = Literal["auto", "float32", "bfloat16", "pure_bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,14 +33,16 @@ class Placement:
     """Where a model computes, and how."""
 
     dtype: DType = "auto"
-    """Of the computation: fp32 on CPU, else bf16."""
+    """A key of ``jaxrefine.models.precision.PRECISION``; "auto" computes in fp32 on CPU, else in bf16."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     num_devices: int | None = None
     """How many of the devices that are there; None is all."""
     attention: str = "expand"
-    """Of a decoder, in training and scoring."""
+    """Of a decoder, in training and scoring: "expand" and "dense" run anywhere, "cudnn" on GPUs, "splash" on TPUs."""
+    logprobs: Literal["xla", "pallas"] = "xla"
+    """Who computes a decoder's log-probs: "pallas" is a kernel for TPUs, worth it on v6e."""
     remat: str = "none"
-    """In training."""
+    """In training, a key of ``jaxrefine.models.remat.REMAT``."""
     pooling: str = "first"
     """Of an encoder."""
 
@@ -57,6 +64,8 @@ class LoadedModel:
     """The model's own tree."""
     tokenizer: Tokenizer
     mesh: Mesh
+    precision: Precision = PRECISION["float32"]
+    """What training stores its parameters in."""
 
     @property
     def num_shards(self) -> int:
@@ -77,19 +86,22 @@ def load_model(directory: Path, placement: Placement | None = None) -> LoadedMod
     """
     placement = Placement() if placement is None else placement
     mesh = placement.make_mesh()
-    family, _, _ = read_config(directory)
-    dtype = placement.dtype
-    if dtype == "auto":
-        dtype = "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
+    family, attributes, where = read_config(directory)
+    precision = precision_of(placement.dtype, mesh.devices.flat[0].platform)
+    check_remat(placement.remat, mesh)
+    check_split(abstract_params(family.from_hf(attributes, where=where)), mesh, placement.mesh.max_unsplit)
+    dtype = precision.compute
     model: Any
     if family.model_type in ENCODERS:
-        encoder, params = load_encoder(directory, mesh=mesh)
+        encoder, params = load_encoder(directory, mesh=mesh, param_dtype=precision.params)
         params = {part: tree for part, tree in params.items() if part != "classifier"}
         encoder = dataclasses.replace(encoder, num_labels=None)
         model = Encoder(encoder, dtype=jnp.dtype(dtype), pooling=placement.pooling, remat=placement.remat)
     else:
-        config, params = load_pretrained(directory, mesh=mesh)
-        model = Decoder(config, dtype=jnp.dtype(dtype), attention=placement.attention, remat=placement.remat)
+        check_platform(placement.attention, mesh.devices.flat[0].platform)
+        config, params = load_pretrained(directory, mesh=mesh, param_dtype=precision.params)
+        model = Decoder(config, dtype=jnp.dtype(dtype), attention=placement.attention, remat=placement.remat,
+                        logprobs=placement.logprobs)  # fmt: skip
     return LoadedModel(
         directory=directory,
         digest=directory_digest(directory),
@@ -97,6 +109,7 @@ def load_model(directory: Path, placement: Placement | None = None) -> LoadedMod
         params=params,
         tokenizer=load_tokenizer(directory),
         mesh=mesh,
+        precision=precision,
     )
 
 
@@ -104,7 +117,8 @@ def directory_digest(directory: Path) -> str:
     """A hash of a model directory's weights, config and tokenizer: 32 hexadecimal digits."""
     total = hashlib.blake2b(digest_size=16)
     kinds = ("*.safetensors", "*.bin", "*.json", "*.model")
-    for path in sorted({path for kind in kinds for path in directory.glob(kind)}):
+    found = {path for kind in kinds for path in directory.glob(kind)} - {directory / INTEGRITY}
+    for path in sorted(found):
         total.update(path.name.encode() + b"\0")
         with open(path, "rb") as file:
             total.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -84,19 +85,61 @@ def open_orbax(directory: pathlib.Path) -> dict[str, OrbaxParameter]:
     return leaves
 
 
-def save_orbax(directory: pathlib.Path, leaves: Mapping[str, Any]) -> None:
-    """Writes parameters by path into a directory.
+class Incoming:
+    """A parameter that is made when its turn to be written comes, and dropped after it.
+
+    Args:
+      make: gives the array.
+      shape: of it.
+      dtype: of it.
+    """
+
+    def __init__(self, make: Callable[[], np.ndarray], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.make, self.shape, self.dtype = make, shape, dtype
+        self.nbytes = math.prod(shape) * dtype.itemsize
+
+
+def save_orbax(directory: pathlib.Path, leaves: Mapping[str, Incoming]) -> None:
+    """Writes parameters by path into a directory, one of them in memory at a time.
 
     Raises:
+      ValueError: what a parameter raised when it was made.
       OSError: the disk is full, or whatever else kept orbax from it.
     """
     import orbax.checkpoint as ocp
 
+    class OneByOne(ocp.type_handlers.NumpyHandler):
+        """Each array is on the disk before the next is made."""
+
+        async def serialize(self, values: Any, infos: Any, args: Any = None) -> Any:
+            args = args or [ocp.SaveArgs()] * len(values)
+            for value, info, arg in zip(values, infos, args, strict=True):
+                try:
+                    array = value.make()
+                except ValueError as error:
+                    refused.append(error)
+                    raise
+                for future in await super().serialize([array], [info], [arg]):
+                    future.result()
+                del array
+            return []
+
+        def memory_size(self, values: Any) -> Any:
+            return [(value.nbytes, value.nbytes) for value in values]
+
+    refused: list[ValueError] = []
     checkpoint = (directory / ORBAX).resolve()
+    # Nothing else holds these arrays, so that Orbax need not copy them, where its version can be told so.
+    can_be_told = "deepcopy_host_arrays" in inspect.signature(ocp.type_handlers.NumpyHandler).parameters
+    one_by_one = OneByOne(deepcopy_host_arrays=False) if can_be_told else OneByOne()
+    registry = ocp.type_handlers.create_type_handler_registry((Incoming, one_by_one))
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
     try:
-        with _said_once(), ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(checkpoint, nested(leaves))
+        with _said_once(), ocp.Checkpointer(handler) as checkpointer:
+            checkpointer.save(checkpoint, args=ocp.args.PyTreeSave(nested(leaves)))
     except Exception as error:  # whatever a full disk makes orbax raise
+        if refused:
+            raise refused[0] from None
         raise OSError(f"{checkpoint}: the Orbax checkpoint cannot be written: {error}") from error
 
 

@@ -28,6 +28,7 @@ from jaxrefine.conversion.writing import check_replaceable, write_safetensors
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.encoder_config import EncoderConfig
 from jaxrefine.models.families import family_of
+from jaxrefine.models.families.attributes import flag, integer, number
 from jaxrefine.models.lora import LoraConfig, linear_maps
 from jaxrefine.models.weights import LAYER, TRANSPOSE, Family, Part
 from jaxrefine.typing import Params
@@ -276,10 +277,10 @@ def _read_config(attributes: Any, where: str) -> LoraConfig:
         if not re.fullmatch(r"\^?[\w.\\]+\$?", pattern):
             raise ValueError(f"{where}: alpha_pattern {pattern!r}; allowed: names of modules")
     return LoraConfig(
-        rank=attributes.get("r", 8),
-        alpha=float(attributes.get("lora_alpha", 8)),
-        dropout=float(attributes.get("lora_dropout", 0.0)),
-        rank_stabilized=bool(attributes.get("use_rslora", False)),
+        rank=integer(attributes, "r", where, 8),
+        alpha=number(attributes, "lora_alpha", where, 8.0),
+        dropout=number(attributes, "lora_dropout", where, 0.0),
+        rank_stabilized=flag(attributes, "use_rslora", where, False),
     )
 
 

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.typing import DTypeLike
 
-from jaxrefine.artefacts.atomic import new_directory, write_json
+from jaxrefine.artefacts.atomic import write_json
+from jaxrefine.artefacts.integrity import INTEGRITY, write_integrity
 from jaxrefine.conversion.exporting import Outgoing, export, outgoing
-from jaxrefine.conversion.tensors import DTYPES, INDEX, SAFETENSORS
+from jaxrefine.conversion.safetensors_files import Layout, Tensors, write_safetensors
+from jaxrefine.conversion.tensors import INDEX, SAFETENSORS
+from jaxrefine.conversion.together import shared_directory, write_together
 from jaxrefine.models.weights import Rule
 
 CONFIG = "config.json"
 MAX_SHARD_BYTES = 5_000_000_000
-
-Tensors = Iterator[tuple[str, np.ndarray]]
-Layout = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
-"""Of one file: name -> dtype and shape, in the order of export."""
 
 
 def write_model(
@@ -40,7 +37,7 @@ def write_model(
     finish: Callable[[pathlib.Path], None] = lambda _: None,
     watch: Callable[[Tensors], Tensors] = lambda tensors: tensors,
 ) -> None:
-    """Writes a model directory; it appears whole or not at all.
+    """Writes a model directory with the manifest of its files; it appears whole or not at all.
 
     Args:
       directory: its name; a model directory of that name is replaced, any other non-empty directory is refused.
@@ -61,24 +58,25 @@ def write_model(
     check_replaceable(directory)
     shapes = {path: np.shape(leaf) for path, leaf in leaves.items()}
     files = plan(outgoing(rules, shapes, model_type), leaves, dtype, max_shard_bytes)
-    tensors = watch(export(rules, leaves, dtype, model_type))
-    if jax.process_index():
-        for _ in tensors:  # every process takes part in gathering, one of them writes
-            pass
-    else:
-        with new_directory(directory) as unfinished:
-            write_json(unfinished / CONFIG, attributes)
+    with shared_directory(directory) as unfinished:
+        if jax.process_count() == 1:
+            tensors = watch(export(rules, leaves, dtype, model_type))
             for file, layout in files:
                 write_safetensors(unfinished / file, layout, tensors)
             for name, _ in tensors:  # none is left; asking ends whoever watches
                 raise AssertionError(f"tensor {name!r} is in no file")
-            if len(files) > 1:
-                weight_map = {name: file for file, layout in files for name in layout}
-                index = {"metadata": {"total_size": total_bytes(files)}, "weight_map": weight_map}
-                write_json(unfinished / (SAFETENSORS + INDEX), index)
-            finish(unfinished)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"write_model {directory.name}")
+        else:
+            write_together(unfinished, files, outgoing(rules, shapes, model_type), leaves, dtype)
+        if jax.process_index():
+            return
+        write_json(unfinished / CONFIG, attributes)
+        if len(files) > 1:
+            weight_map = {name: file for file, layout in files for name in layout}
+            index = {"metadata": {"total_size": total_bytes(files)}, "weight_map": weight_map}
+            write_json(unfinished / (SAFETENSORS + INDEX), index)
+        finish(unfinished)
+        held = {name: (dtype.name, shape) for _, layout in files for name, (dtype, shape) in layout.items()}
+        write_integrity(unfinished / INTEGRITY, unfinished, leaves=held)
 
 
 def check_replaceable(directory: pathlib.Path, holds: str = CONFIG, what: str = "model directory") -> None:
@@ -121,33 +119,3 @@ def plan(
 def total_bytes(files: Sequence[tuple[str, Layout]]) -> int:
     """Bytes of all tensors of planned files."""
     return sum(math.prod(shape) * dtype.itemsize for _, layout in files for dtype, shape in layout.values())
-
-
-def write_safetensors(path: pathlib.Path, layout: Layout, tensors: Tensors) -> None:
-    """One file, from the next tensors, each of which is written before the next is asked for.
-
-    Args:
-      path: its name.
-      layout: what the file will hold.
-      tensors: at least those, in that order, contiguous.
-
-    Raises:
-      ValueError: a tensor that is not what the layout says.
-    """
-    names = {dtype: name for name, dtype in DTYPES.items()}
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, (dtype, shape) in layout.items():
-        start, end = end, end + math.prod(shape) * dtype.itemsize
-        header[name] = {"dtype": names[dtype], "shape": list(shape), "data_offsets": [start, end]}
-    content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    content += b" " * (-len(content) % 8)
-    with open(path, "wb") as file:
-        file.write(len(content).to_bytes(8, "little") + content)
-        for wanted, (dtype, shape) in layout.items():
-            name, value = next(tensors)
-            if (name, value.dtype, value.shape) != (wanted, dtype, shape):
-                raise ValueError(
-                    f"{path}: {name!r} {value.dtype} {value.shape} where {wanted!r} {dtype} {shape} belongs"
-                )
-            file.write(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)

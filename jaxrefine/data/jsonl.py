@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
+REJECTS = "rejects.jsonl"
 MAX_LINE_BYTES = 16 * 2**20
 """A longer line is malformed: it is never read into memory whole."""
 
@@ -179,6 +180,8 @@ def _opened(path: pathlib.Path) -> gzip.GzipFile | io.BufferedReader:
 def _lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
     """The raw lines; one that is too long comes cut off, one byte over the limit."""
     number = 0
+    if path.suffix == ".gz" and not path.stat().st_size:  # even a stream of nothing has a head: this one was cut off
+        raise RecordError(f"{path}:1", "", "broken gzip stream: the file is empty")
     with _opened(path) as file:
         while True:
             where = f"{path}:{number + 1}"
@@ -271,6 +274,24 @@ def read_jsonl(
     if refused:
         _log.warning("%s: %d of %d lines set aside in %s", path, len(refused), len(refused) + len(records), rejects)
     return records
+
+
+def set_aside(directory: pathlib.Path, most: int) -> dict[str, Any]:
+    """Options of a reader, as a job's ``max_bad_lines`` says: ``rejects`` and ``max_rejects``, or none for 0.
+
+    Args:
+      directory: gets ``rejects.jsonl``.
+      most: malformed lines that may be set aside.
+
+    Raises:
+      ValueError: a negative number.
+
+    >>> set_aside(pathlib.Path("01-prompts"), 0)
+    {}
+    """
+    if most < 0:
+        raise ValueError(f"max_bad_lines = {most} must be at least 0")
+    return {"rejects": directory / REJECTS, "max_rejects": most} if most else {}
 
 
 def distinct(path: pathlib.Path | str, examples: Iterable[Any]) -> Iterator[Any]:

@@ -173,6 +173,9 @@ class LoaderIterator:
     State: the position among windows, rows carried over from windows before, and how far the current one is used.
     """
 
+    any_num_processes = True
+    """Rows are planned before they are shared out."""
+
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
         self._windows = iter(loader._windows.to_iter_dataset(_AS_NEEDED))

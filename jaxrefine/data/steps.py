@@ -43,7 +43,12 @@ def shuffled_steps(num_groups: int, num_steps: int, groups_per_step: int, *, see
 
 
 def fit_steps(
-    runs: Iterable[tuple[Sequence[TokenGroup], Steps]], *, slots: int, multiple_of_rows: int = 1, **options: Any
+    runs: Iterable[tuple[Sequence[TokenGroup], Steps]],
+    *,
+    slots: int,
+    multiple_of_rows: int = 1,
+    multiple: int = 32,
+    **options: Any,
 ) -> PackingConfig:
     """One static shape that holds every step of every run, so that they compile once.
 
@@ -51,6 +56,7 @@ def fit_steps(
         runs: the groups and the steps of each.
         slots: tokens of a row, unless one group is larger.
         multiple_of_rows: rows are a multiple of it: shards of the mesh times microbatches.
+        multiple: tokens of a row are a multiple of it.
         **options: of ``PackingConfig.fit``.
 
     Raises:
@@ -70,7 +76,7 @@ def fit_steps(
     sizes = [[roomy.measure(group) for group in found] for found, _ in runs]
     largest = max(size.slots for found in sizes for size in found)
     longest = max(size.longest for found in sizes for size in found)
-    roomy = dataclasses.replace(roomy, slots=_up(max(largest, slots)))
+    roomy = dataclasses.replace(roomy, slots=_up(max(largest, slots), multiple))
     plans = [
         [[found[step[place]] for place in row] for row in plan_rows([found[index] for index in step], roomy)]
         for found, (_, steps) in zip(sizes, runs, strict=True)
@@ -151,6 +157,9 @@ class StepLoader:
 
 class StepIterator:
     """Batches from some step on; the state is the number of the next one."""
+
+    any_num_processes = True
+    """Rows are planned before they are shared out."""
 
     def __init__(self, loader: StepLoader) -> None:
         self._loader, self._next = loader, 0

@@ -285,7 +285,10 @@ def _through_transformers(directory: pathlib.Path) -> tokenizers.Tokenizer:
         raise ValueError(
             f"{directory}: without tokenizer.json it needs transformers: pip install 'jaxrefine[hf]'"
         ) from error
-    loaded = AutoTokenizer.from_pretrained(str(directory), use_fast=True)
+    # code that comes with a tokenizer (auto_map) is never run, nor asked about, and nothing is fetched
+    loaded = AutoTokenizer.from_pretrained(
+        str(directory), use_fast=True, trust_remote_code=False, local_files_only=True
+    )
     backend = getattr(loaded, "backend_tokenizer", None)
     if backend is None:
         raise ValueError(f"{directory}: transformers has no fast tokenizer for it; convert it to tokenizer.json")

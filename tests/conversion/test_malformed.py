@@ -147,8 +147,6 @@ DAMAGE: dict[str, tuple[Callable[[pathlib.Path, str], None], tuple[str, ...]]] =
         lambda directory, suffix: _point(sorted(directory.glob(f"*.{suffix}"))[0].name)(directory, suffix),
         (UP, "index.json", "it is in"),
     ),
-    "an index that points outside": (_point("../x.safetensors"), (UP, "'../x.safetensors'", "same directory")),
-    "an index that points at no name": (_point(3), (UP, "3", "same directory")),
     "an index of more than there is": (
         lambda directory, suffix: _edit_index(
             directory, lambda index: index["weight_map"].update({UP + "s": index["weight_map"][UP]}), suffix

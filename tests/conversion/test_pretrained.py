@@ -184,6 +184,7 @@ def test_a_model_may_be_saved_over_the_one_it_came_from(tmp_path: pathlib.Path) 
     save_pretrained(tmp_path / "a", config, params, tokenizer_dir=tmp_path / "a")
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
         "config.json",
+        "integrity.json",
         "model.safetensors",
         "tokenizer.json",
     ]

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxrefine.conversion.torch_pickle import RefusedPickle, TorchFile
-from tests.conversion.checkpoints import BFLOAT16, call, integers, tensor, text, wave, write_bin, write_pickle
+from benchmarks.faults.hostile import Attack, pickles
+from jaxrefine.conversion.torch_pickle import TorchFile
+from tests.conversion.checkpoints import BFLOAT16, integers, tensor, text, wave, write_bin, write_pickle
 
 WHOLE = (slice(None), slice(None))
 
@@ -69,67 +70,9 @@ def test_files_of_torch_are_read_bit_for_bit(tmp_path: pathlib.Path, dtype: str)
         np.testing.assert_array_equal(read.astype(np.float64), expected.double().numpy())
 
 
-class Attack:
-    """Pickles to a call that would leave a file behind."""
-
-    def __init__(self, function: Any, *arguments: Any) -> None:
-        self.reduced = function, arguments
-
-    def __reduce__(self) -> Any:
-        return self.reduced
-
-
-def attacks(marker: pathlib.Path) -> dict[str, tuple[bytes, str]]:
-    """Programs that try to run something, with the name that the refusal must give."""
-    touch = f"touch {marker}"
-    code = f"open({str(marker)!r}, 'w').close()"
-    system = f"{os.system.__module__}.system"
-    one = tensor("0", "Float", 1, 0, (1,), (1,))
-    return {
-        **{
-            f"os.system, protocol {protocol}": (pickle.dumps({"a": Attack(os.system, touch)}, protocol), system)
-            for protocol in range(6)
-        },
-        "exec": (pickle.dumps(Attack(exec, code), 2), "__builtin__.exec"),
-        "eval by stack": (b"\x80\x04" + b"\x8c\x08builtins\x8c\x04eval\x93" + text(code) + b"\x85R.", "builtins.eval"),
-        "os.system by INST": (b"(" + text(touch) + b"ios\nsystem\n.", "os.system"),
-        "os.system by OBJ": (b"\x80\x02(cos\nsystem\n" + text(touch) + b"o.", "os.system"),
-        "an extension code": (b"\x80\x02\x82\x01.", "EXT1"),
-        "a new object": (b"\x80\x02ccollections\nOrderedDict\n)\x81.", "NEWOBJ"),
-        "a persistent id by text": (b"Pos.system\n.", "PERSID"),
-        "a module's attribute": (call("collections", "namedtuple", b")") + b".", "collections.namedtuple"),
-        "a dotted path": (b"\x80\x04" + text("collections") + text("OrderedDict.__init__") + b"\x93.", "__init__"),
-        "a storage's module": (
-            call("torch.storage", "_load_from_bytes", b")") + b".",
-            "torch.storage._load_from_bytes",
-        ),
-        "another constructor": (
-            call("torch._utils", "_rebuild_parameter", b")") + b".",
-            "torch._utils._rebuild_parameter",
-        ),
-        "torch.load": (call("torch", "load", text(str(marker)) + b"\x85") + b".", "torch.load"),
-        "after a good tensor": (
-            b"\x80\x02}(" + text("a") + one + text("b") + call("os", "system", text(touch) + b"\x85") + b"u.",
-            "os.system",
-        ),
-    }
-
-
-@pytest.mark.parametrize("which", attacks(pathlib.Path("x")))
-def test_a_pickle_that_names_anything_else_is_refused_and_not_run(tmp_path: pathlib.Path, which: str) -> None:
-    marker = tmp_path / "was-run"
-    program, name = attacks(marker)[which]
-    write_pickle(tmp_path / "a.bin", program, [bytes(4)])
-    with pytest.raises(RefusedPickle) as caught:
-        TorchFile(tmp_path / "a.bin")
-    assert str(tmp_path / "a.bin") in str(caught.value)
-    assert name in str(caught.value)
-    assert not marker.exists()
-
-
 def test_the_attacks_would_work_on_a_plain_unpickler(tmp_path: pathlib.Path) -> None:
     marker = tmp_path / "was-run"
-    pickle.loads(attacks(marker)["os.system, protocol 2"][0])
+    pickle.loads(pickles(marker)["os.system, protocol 2"][0])
     assert marker.exists()
 
 

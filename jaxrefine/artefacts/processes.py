@@ -1,0 +1,106 @@
+"""The processes of one run: one on each host of a TPU pod or each GPU node, started by whatever starts things there.
+
+JAX's own runtime finds them (Cloud TPU, Slurm, Open MPI, Kubernetes) and connects them; nothing here replaces it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """One process among those of its run."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the one that writes what all of them would write alike."""
+        return self.index == 0
+
+    def from_first(self, value: int) -> int:
+        """The first process's value, in all of them; each must ask."""
+        return value if self.count == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+    @contextlib.contextmanager
+    def together(self, what: str) -> Iterator[None]:
+        """All processes go through the block, and wait for each other at its end; an error in one is one in all.
+
+        Not for blocks in which they compute together: one that fails there leaves the others waiting for its part.
+
+        Args:
+            what: they do, for the others' error.
+
+        Raises:
+            OSError: another process failed; it says why.
+        """
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        agree(failure, what)
+
+
+def agree(failure: Exception | None, what: str) -> None:
+    """Raises in every process what failed in one: all of them must call it.
+
+    Args:
+        failure: of this process.
+        what: it failed to do, for the others.
+
+    Raises:
+        OSError: another process has a failure; this one's own is raised as it is.
+    """
+    if jax.process_count() > 1:
+        failed = np.flatnonzero(multihost_utils.process_allgather(np.int32(failure is not None)))
+        if failure is None and failed.size:
+            raise OSError(f"process {', '.join(map(str, failed))} could not {what}; it says why")
+    if failure is not None:
+        raise failure
+
+
+def start_processes(where: str = "auto") -> Processes:
+    """Connects this process with the others of its run, before anything else is asked of JAX.
+
+    Args:
+        where: "auto": ``jax.distributed.initialize()`` finds out by itself, from the metadata of a TPU pod, or from the
+            variables of Slurm, Open MPI or (with the package ``kubernetes``) Kubernetes; or ``HOST:PORT,COUNT,INDEX``,
+            its arguments: where the first process listens, how many there are, which one this is.
+
+    Raises:
+        ValueError: neither of these, or nothing that JAX finds.
+
+    >>> start_processes("head:1234,two,0")
+    Traceback (most recent call last):
+    ValueError: --distributed is 'head:1234,two,0'; allowed: auto, or HOST:PORT,COUNT,INDEX with 0 <= INDEX < COUNT
+    """
+    if where == "auto":
+        try:
+            jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"--distributed: JAX finds no run of several processes here ({error}); start it on a TPU pod, under "
+                "Slurm (srun), Open MPI or Kubernetes, or give --distributed HOST:PORT,COUNT,INDEX"
+            ) from error
+    else:
+        address, count, index = _parsed(where)
+        jax.distributed.initialize(address, count, index)
+    return Processes(jax.process_index(), jax.process_count())
+
+
+def _parsed(where: str) -> tuple[str, int, int]:
+    address, *numbers = where.split(",")
+    host, colon, port = address.rpartition(":")
+    good = len(numbers) == 2 and all(number.isdecimal() for number in (*numbers, port)) and host and colon
+    if not good or int(numbers[1]) >= int(numbers[0]):
+        raise ValueError(f"--distributed is {where!r}; allowed: auto, or HOST:PORT,COUNT,INDEX with 0 <= INDEX < COUNT")
+    return address, int(numbers[0]), int(numbers[1])
