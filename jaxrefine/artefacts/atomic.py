@@ -117,6 +117,12 @@ def _non_finite(node: Any, path: str) -> str:
     return ""
 
 
+def unfinished_of(path: PathLike) -> pathlib.Path:
+    """Where ``new_directory`` fills a directory of this name: other processes may put files of theirs there."""
+    path = pathlib.Path(path)
+    return path.with_name(f".{path.name}{_UNFINISHED}")
+
+
 @contextlib.contextmanager
 def new_directory(path: PathLike) -> Iterator[pathlib.Path]:
     """A directory that appears whole: fill the one that is yielded; it takes its name when the block ends well.
@@ -127,7 +133,7 @@ def new_directory(path: PathLike) -> Iterator[pathlib.Path]:
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, replaced = path.with_name(f".{path.name}{_UNFINISHED}"), path.with_name(f".{path.name}{_REPLACED}")
+    unfinished, replaced = unfinished_of(path), path.with_name(f".{path.name}{_REPLACED}")
     for leftover in (unfinished, replaced):
         _clear(leftover)
     unfinished.mkdir()

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import pathlib
 import warnings
+import weakref
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
 from jaxrefine.artefacts.atomic import parse_json
+
+try:
+    import fcntl
+except ImportError:  # Windows: two writers of one journal go unnoticed there
+    fcntl = None  # type: ignore[assignment]
 
 RecordKey = str | int
 
@@ -22,7 +30,11 @@ class Journal:
     again; a broken line elsewhere is an error, for nothing but a torn tail can be explained by a crash. A record that
     was appended survives SIGKILL at once, and a power cut after ``sync`` or ``close``.
 
-    One process writes a journal at a time.
+    One journal writes a file at a time, from its first ``append`` to ``close``; others may read it meanwhile.
+
+    Attributes:
+      path: of the file.
+      torn_bytes: how much of a torn last record was cut off when the file was opened.
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "samples.jsonl"
@@ -35,14 +47,18 @@ class Journal:
     def __init__(self, path: str | os.PathLike[str]):
         self.path = pathlib.Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.torn_bytes = self._size = 0
         self._keys: dict[RecordKey, None] = {}
         self._descriptor: int | None = None
+        self._release: weakref.finalize[[int], Any] | None = None
         if self.path.exists():
             self._cut_torn_tail()
-            for line, (key, _) in enumerate(self._read(), start=1):
+            for number, line in self._lines():
+                key, _ = self._parsed(number, line)
                 if key in self._keys:
-                    raise ValueError(f"{self.path}:{line}: key {key!r} a second time")
+                    raise ValueError(f"{self.path}:{number}: key {key!r} a second time")
                 self._keys[key] = None
+                self._size += len(line)
 
     def __contains__(self, key: RecordKey) -> bool:
         """Whether a record of this key was appended."""
@@ -58,7 +74,7 @@ class Journal:
 
     def records(self) -> dict[RecordKey, Any]:
         """All records by key, in order, read from the file."""
-        return dict(self._read()) if self.path.exists() else {}
+        return dict(self._parsed(*line) for line in self._lines()) if self.path.exists() else {}
 
     def append(self, key: RecordKey, record: Any) -> None:
         """Appends a record; when this returns it survives the death of the process.
@@ -68,7 +84,8 @@ class Journal:
           record: what JSON holds, without NaN.
 
         Raises:
-          ValueError: the key is there already, or the record holds a NaN or an infinity.
+          ValueError: the key is there already, the record holds a NaN or an infinity, or another journal writes the
+            file or has written it since it was read here.
           OSError: the disk is full; nothing of the record stays in the file.
         """
         if key in self._keys:
@@ -81,6 +98,7 @@ class Journal:
             size = os.fstat(descriptor).st_size
             os.ftruncate(descriptor, size - written)
             raise OSError(f"{self.path}: wrote {written} of {len(content)} bytes of record {key!r}: disk full?")
+        self._size += written
         self._keys[key] = None
 
     def sync(self) -> None:
@@ -90,10 +108,10 @@ class Journal:
 
     def close(self) -> None:
         """Syncs and closes; a later ``append`` opens the file again."""
-        if self._descriptor is not None:
+        if self._descriptor is not None and self._release is not None:
             self.sync()
-            os.close(self._descriptor)
-            self._descriptor = None
+            self._release()
+            self._descriptor = self._release = None
 
     def __enter__(self) -> Journal:
         """The journal itself."""
@@ -107,23 +125,74 @@ class Journal:
 
     def _open(self) -> int:
         if self._descriptor is None:
-            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            is_new = not self.path.exists()
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            if not _locked(descriptor):
+                os.close(descriptor)
+                raise ValueError(f"{self.path}: another journal writes this file: close it, or end the other run")
+            if os.fstat(descriptor).st_size != self._size:
+                os.close(descriptor)
+                raise ValueError(f"{self.path}: another journal wrote this file since it was read: open it again")
+            if is_new:
+                _sync_entry(self.path.parent)
+            self._descriptor = descriptor
+            # A journal that is dropped lets go of its file; one that is there when the program ends may yet be closed.
+            self._release = weakref.finalize(self, os.close, descriptor)
+            self._release.atexit = False
         return self._descriptor
 
-    def _read(self) -> Iterator[tuple[RecordKey, Any]]:
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
         with open(self.path, "rb") as file:
             for number, line in enumerate(file, start=1):
-                entry = parse_json(line, where=f"{self.path}:{number}")
-                if not isinstance(entry, dict) or set(entry) != {"key", "record"}:
-                    raise ValueError(f"{self.path}:{number}: a record is an object of 'key' and 'record'")
-                yield entry["key"], entry["record"]
+                if line.endswith(b"\n"):  # else another process is writing it
+                    yield number, line
+
+    def _parsed(self, number: int, line: bytes) -> tuple[RecordKey, Any]:
+        entry = parse_json(line, where=f"{self.path}:{number}")
+        if not isinstance(entry, dict) or set(entry) != {"key", "record"}:
+            raise ValueError(f"{self.path}:{number}: a record is an object of 'key' and 'record'")
+        return entry["key"], entry["record"]
 
     def _cut_torn_tail(self) -> None:
         size = self.path.stat().st_size
-        end = _end_of_last_line(self.path, size)
-        if end < size:
-            warnings.warn(f"{self.path}: cut off a torn last record of {size - end} bytes", stacklevel=3)
-            os.truncate(self.path, end)
+        if _end_of_last_line(self.path, size) == size:
+            return
+        descriptor = os.open(self.path, os.O_RDWR)
+        try:
+            if not _locked(descriptor):  # it has a writer: its last record is not torn, but under way
+                return
+            size = os.fstat(descriptor).st_size
+            end = _end_of_last_line(self.path, size)
+            if end < size:
+                os.ftruncate(descriptor, end)
+                self.torn_bytes = size - end
+        finally:
+            os.close(descriptor)
+        if self.torn_bytes:
+            warnings.warn(f"{self.path}: cut off a torn last record of {self.torn_bytes} bytes", stacklevel=3)
+
+
+def _locked(descriptor: int) -> bool:
+    """Takes the file for this journal alone, until its descriptor is closed; False where another one has it."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # a file system without locks
+                raise
+    return True
+
+
+def _sync_entry(directory: pathlib.Path) -> None:
+    """Makes a new file's name outlive a power cut, where the system can open directories."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _end_of_last_line(path: pathlib.Path, size: int, block: int = 1 << 16) -> int:

@@ -13,7 +13,7 @@ from jaxrefine.data.batch import PackedBatch
 from jaxrefine.models.lora import ADAPTERS, LoraConfig, applied, merged
 from jaxrefine.models.quantized import QUANTIZED, dequantize_params, quantize_params
 from jaxrefine.scoring.objectives import Objective
-from jaxrefine.typing import Array, Float, Params
+from jaxrefine.typing import Array, Bool, Float, Params
 
 Base = Literal["as_given", "bfloat16", "int8", "nf4"]
 
@@ -83,6 +83,10 @@ class AdaptedObjective:
     def counts(self, batch: PackedBatch) -> dict[str, Float[Array, ""]]:
         """``objective.counts``."""
         return self.objective.counts(batch)
+
+    def learns(self, batch: PackedBatch) -> Bool[Array, "B G"]:
+        """``objective.learns``."""
+        return self.objective.learns(batch)
 
     def plain_params(self, params: Params, frozen: Params) -> Params:
         """The parameters of ``objective`` itself that compute the same: adapters merged, quantised maps in bf16."""

@@ -30,7 +30,7 @@ from jaxrefine.scoring.terms import (
     routing_metrics,
     verdict_metrics,
 )
-from jaxrefine.typing import Array, Float
+from jaxrefine.typing import Array, Bool, Float
 
 _log = logging.getLogger(__name__)
 
@@ -99,12 +99,23 @@ class Objective(nn.Module):
 
     def counts(self, batch: PackedBatch) -> dict[str, Float[Array, ""]]:
         """The denominators of ``__call__``'s terms, from masks alone."""
+        return {name: jnp.sum(count) for name, count in self._counts(batch).items()}
+
+    def learns(self, batch: PackedBatch) -> Bool[Array, "B G"]:
+        """Groups with anything to learn from: a pair, a candidate, a token, as the terms have it."""
+        found = jnp.zeros(batch.group_ids.shape, bool)
+        for count in self._counts(batch).values():
+            found |= count > 0 if count.ndim == found.ndim else jnp.any(count > 0, -1)
+        return found
+
+    def _counts(self, batch: PackedBatch) -> dict[str, Array]:
+        """Of each group, or of each of its candidates."""
         found: dict[str, Array] = {}
         if self.loss is not None:
             labels, where = _targets(get_loss(self.loss), batch)
-            found[self.loss] = jnp.sum(counts(self.loss, labels, where, per=self.per, options=self.loss_options))
+            found[self.loss] = counts(self.loss, labels, where, per=self.per, options=self.loss_options)
         if self.mle_weight:
-            found[LIKELIHOOD] = jnp.sum(likelihood_weights(batch, self.mle_normalize)[1])
+            found[LIKELIHOOD] = likelihood_weights(batch, self.mle_normalize)[1]
         return found
 
     def _read(self, loss: Loss, scores: Scores, batch: PackedBatch) -> tuple[Array, ...]:

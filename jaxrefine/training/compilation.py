@@ -63,12 +63,20 @@ class Step:
         result = self.compile(tree, batch).call(changing, frozen, batch)
         return (_together(result[0], frozen), *result[1:]) if self._donate else result
 
-    def compile(self, tree: Any, batch: PackedBatch) -> CompiledStep:
-        """The executable for these shapes: made now, or found. Arrays and ``ShapeDtypeStruct``s will do."""
+    def compile(
+        self, tree: Any, batch: PackedBatch, *, compiler_options: Mapping[str, Any] | None = None
+    ) -> CompiledStep:
+        """The executable for these shapes: made now, or found. Arrays and ``ShapeDtypeStruct``s will do.
+
+        Args:
+            tree: what the function reads first.
+            batch: what it reads second.
+            compiler_options: for making it, beside the step's own.
+        """
         leaves, treedef = jax.tree.flatten(batch)
         signature = (treedef, *((leaf.shape, leaf.dtype) for leaf in leaves))
         if signature not in self.compiled:
-            self.compiled[signature] = self._compile(tree, batch)
+            self.compiled[signature] = self._compile(tree, batch, compiler_options or {})
         return self.compiled[signature]
 
     def shapes(self, tree: Any, batch: Any) -> Any:
@@ -76,7 +84,7 @@ class Step:
         with jax.set_mesh(self.mesh):
             return jax.eval_shape(self._function, tree, batch)
 
-    def _compile(self, tree: Any, batch: PackedBatch) -> CompiledStep:
+    def _compile(self, tree: Any, batch: PackedBatch, options: Mapping[str, Any]) -> CompiledStep:
         start = time.perf_counter()
         tree = abstract(tree)
         place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
@@ -97,7 +105,7 @@ class Step:
         rows = batch_sharding(self.mesh, leading=1)
         with jax.set_mesh(self.mesh):
             lowered = jitted.lower(changing, frozen, jax.tree.map(lambda x: place(x, rows), batch))
-        call = lowered.compile(compiler_options=self._compiler_options or None)
+        call = lowered.compile(compiler_options={**self._compiler_options, **options} or None)
         memory, cost = call.memory_analysis(), call.cost_analysis() or {}
         peak = 0
         if memory is not None:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrefine.artefacts.atomic import write_json
+from jaxrefine.artefacts.processes import Processes
 from jaxrefine.artefacts.progress import say
 from jaxrefine.conversion.loaded import LoadedModel, Placement, load_model
 from jaxrefine.conversion.pretrained import save_pretrained
@@ -30,12 +31,15 @@ from jaxrefine.data.packing import PackingConfig, reasons
 from jaxrefine.data.steps import StepLoader, Steps, fit_steps, shuffled_steps
 from jaxrefine.data.templates import TEMPLATES, VERDICT_WORDS
 from jaxrefine.losses import LOSSES
+from jaxrefine.models.attention import reads_paths, slot_multiple
 from jaxrefine.models.encoder import Encoder
 from jaxrefine.models.lora import init_adapters
+from jaxrefine.models.precision import Precision
 from jaxrefine.scoring.adapted import AdaptedObjective, TuningConfig, freeze
 from jaxrefine.scoring.objectives import Objective, ObjectiveConfig, check_offers, make_objective, offers
 from jaxrefine.scoring.reference import with_reference_scores
 from jaxrefine.scoring.scorers import SCORERS
+from jaxrefine.sharding import row_share
 from jaxrefine.training.checkpoints import CheckpointConfig
 from jaxrefine.training.loop import TrainConfig, fit
 from jaxrefine.training.optimizer import OptimizerConfig
@@ -102,12 +106,15 @@ class Finetuning:
         size = min(self.groups_per_step, num_groups)
         return self.steps or max(1, math.ceil(self.epochs * num_groups / size))
 
-    def train_config(self, steps: int, *, epoch_steps: int | None = None) -> TrainConfig:
-        """Of the trainer."""
+    def train_config(
+        self, steps: int, *, epoch_steps: int | None = None, precision: Precision | None = None
+    ) -> TrainConfig:
+        """Of the trainer; parameters are stored in fewer bytes where the precision or the optimiser says so."""
+        short = precision is not None and precision.params == "bfloat16"
         return TrainConfig(
             steps=steps,
             num_microbatches=self.num_microbatches,
-            optimizer=self.optimizer,
+            optimizer=dataclasses.replace(self.optimizer, masters="bfloat16") if short else self.optimizer,
             checkpoints=self.checkpoints,
             log_every_steps=min(self.log_every_steps, steps),
             evaluate_every_steps=epoch_steps,
@@ -144,18 +151,28 @@ def finetune(
         Interrupted: (a SystemExit) told to stop; called again, it goes on.
     """
     model = directory / MODEL
-    if (model / "config.json").is_file():  # it appears whole; only what came after it is left to do
-        _clean(directory)
+    processes = Processes(jax.process_index(), jax.process_count())
+    with processes.together(f"begin in {directory}"):
+        directory.mkdir(parents=True, exist_ok=True)
+        is_written = (model / "config.json").is_file()  # it appears whole; only what came after it is left to do
+        if is_written and processes.is_first:
+            _clean(directory)
+    if is_written:
         return model
-    directory.mkdir(parents=True, exist_ok=True)
     loaded = load_model(start, placement)
     groups, refused = token_groups(examples, loaded, config)
-    write_jsonl(directory / REFUSED, [{"index": item.group_id, "reason": item.reason} for item in refused])
-    if refused:
+    if processes.is_first:
+        write_jsonl(directory / REFUSED, [{"index": item.group_id, "reason": item.reason} for item in refused])
+    if refused and processes.is_first:
         _log.warning("%d of %d examples are left out: %s", len(refused), len(examples), reasons(refused))
     if not groups:
         raise ValueError(f"none of {len(examples)} examples can be used: {reasons(refused) or 'there are none'}")
     wants_reference = config.objective.loss is not None and "reference" in LOSSES[config.objective.loss].needs
+    if wants_reference and processes.count > 1:
+        raise ValueError(
+            f"loss {config.objective.loss!r} needs scores of the reference, which one process computes: "
+            f"this is one of {processes.count}"
+        )
     check_offers(config.objective, offers(groups) | ({"reference"} if wants_reference else frozenset()))
     steps = shuffled_steps(len(groups), config.num_steps(len(groups)), config.groups_per_step, seed=config.seed)
     row_shares = math.lcm(loaded.num_shards, jax.process_count())
@@ -164,8 +181,10 @@ def finetune(
         scored = dataclasses.replace(packing, score_responses=True)
         groups = with_reference_scores(groups, loaded.model, loaded.params, scored, directory, mesh=loaded.mesh)
     _train(loaded, groups, steps, packing, config, directory, description)
-    write_json(directory / SUMMARY, summary(groups, steps, packing, refused))
-    _clean(directory)
+    with processes.together(f"finish in {directory}"):
+        if processes.is_first:
+            write_json(directory / SUMMARY, summary(groups, steps, packing, refused))
+            _clean(directory)
     return model
 
 
@@ -237,7 +256,8 @@ def step_packing(
         multiple_of_rows=row_shares * config.num_microbatches,
         verdicts=objective.scorer == "verdict",
         score_responses=bool(objective.mle_weight) or objective.scorer == "sequence",
-        expand=getattr(model, "attention", None) == "expand",
+        expand=reads_paths(model),
+        multiple=slot_multiple(model),
         share_prompt=not isinstance(model, Encoder),  # which reads prompt and response as one sequence
     )
 
@@ -251,11 +271,12 @@ def _train(
     directory: Path,
     description: str,
 ) -> None:
+    share, num_shares = row_share(loaded.mesh)
     loader = StepLoader(
         groups, steps, packing,
         num_microbatches=config.num_microbatches,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=share,
+        process_count=num_shares,
     )  # fmt: skip
     plain = make_objective(config.objective, loaded.model)
     objective: Objective | AdaptedObjective = plain
@@ -282,7 +303,8 @@ def _train(
         return {}
 
     state = fit(
-        objective, params, loader, config.train_config(len(steps), epoch_steps=epoch_steps), directory,
+        objective, params, loader,
+        config.train_config(len(steps), epoch_steps=epoch_steps, precision=loaded.precision), directory,
         frozen=frozen, consume=True, mesh=loaded.mesh, evaluate=keep if epoch_steps else None, description=description,
     )  # fmt: skip
     save(state, directory / MODEL)

@@ -1,4 +1,4 @@
-"""A fine-tuning at full size without weights, data or time: whether its step fits together, and how large it is."""
+"""A fine-tuning at full size without weights, data or time: its very train step, ready to be traced or compiled."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
+from jaxrefine.data.batch import PackedBatch
 from jaxrefine.data.groups import TokenGroup, mle_weights
+from jaxrefine.data.shapes import PackingConfig
 from jaxrefine.data.steps import StepLoader
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.decoder import Decoder
@@ -20,10 +23,11 @@ from jaxrefine.models.encoder_config import EncoderConfig
 from jaxrefine.models.lora import init_adapters
 from jaxrefine.scoring.adapted import AdaptedObjective, freeze
 from jaxrefine.scoring.objectives import Objective, ObjectiveConfig, make_objective
-from jaxrefine.sharding import MeshConfig, make_mesh
+from jaxrefine.sharding import ROWS, MeshConfig, make_mesh
+from jaxrefine.training.compilation import Step
 from jaxrefine.training.finetuning import Finetuning, step_packing
 from jaxrefine.training.optimizer import make_optimizer
-from jaxrefine.training.state import abstract_state
+from jaxrefine.training.state import TrainState, abstract_state
 from jaxrefine.training.step import make_train_step
 
 
@@ -41,7 +45,47 @@ class FullSize:
     """Names of what the step reports."""
 
 
-def full_size(
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NamedFinetuning:
+    """One of the fine-tunings of a config, as its ``fine_tunings()`` lists them: what ``jaxrefine plan`` asks for."""
+
+    name: str
+    training: Finetuning
+    num_candidates: int
+    """Responses a prompt, the original one included; 0 for queries to be routed."""
+    model: str | EncoderConfig | None = None
+    """What it starts from: a directory or a published name; sizes; None is the shipped model."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class AbstractStep:
+    """A train step with the shapes of all that it reads: ``step.compile(state, batch)`` needs nothing more."""
+
+    step: Step
+    state: TrainState
+    """``ShapeDtypeStruct``s, placed."""
+    batch: PackedBatch
+    """``ShapeDtypeStruct``s [A, B/A, …]."""
+    rows: PackedBatch
+    """The same rows as arrays [B, …], groups as long as may be: what FLOPs are counted in."""
+    packing: PackingConfig
+    model: Any
+    """The ``Decoder`` or ``Encoder``."""
+    num_params: int
+    """Of the model, frozen ones included."""
+
+    @property
+    def num_trained(self) -> int:
+        """Parameters that the optimiser holds moments of."""
+        return _size(self.state.params)
+
+    @property
+    def num_microbatches(self) -> int:
+        """A."""
+        return int(self.batch.tokens.shape[0])
+
+
+def abstract_step(
     config: Finetuning,
     model: TransformerConfig | EncoderConfig,
     *,
@@ -49,29 +93,33 @@ def full_size(
     steps: int = 1000,
     mesh: Mesh | None = None,
     remat: str = "full",
-) -> FullSize:
-    """Traces the very train step of a fine-tuning on batches as long as its limits allow; nothing is computed.
+    attention: str = "expand",
+    dtype: DTypeLike = jnp.bfloat16,
+) -> AbstractStep:
+    """The train step of a fine-tuning as ``finetune`` would make it, on batches as long as its limits allow.
 
     Args:
         config: what to learn.
         model: at full size.
         num_candidates: responses a prompt, the original one included; 0 for queries to be routed.
         steps: of the schedule.
-        mesh: None is one device.
+        mesh: None is one device; its devices need not be there.
         remat: of the model.
+        attention: of a decoder.
+        dtype: of the computation.
 
     Raises:
         ValueError: whatever does not fit together: an objective and its data, rows and microbatches, shapes.
     """
     mesh = make_mesh(MeshConfig(), jax.devices()[:1]) if mesh is None else mesh
     module: Any = (
-        Decoder(model, dtype=jnp.bfloat16, attention="expand", remat=remat)
+        Decoder(model, dtype=dtype, attention=attention, remat=remat)
         if isinstance(model, TransformerConfig)
-        else Encoder(model, dtype=jnp.bfloat16, remat=remat)
+        else Encoder(model, dtype=dtype, remat=remat)
     )
     groups = [_longest(config, index, num_candidates) for index in range(config.groups_per_step)]
     order = (tuple(range(len(groups))),)
-    shards = int(mesh.shape["data"] * mesh.shape["fsdp"])
+    shards = math.prod(int(mesh.shape[axis]) for axis in ROWS)
     packing = step_packing(groups, order, module, config, row_shares=shards)
     rows = StepLoader(groups, order, packing, num_microbatches=config.num_microbatches).batch(0)
     parts = config.num_microbatches
@@ -89,14 +137,47 @@ def full_size(
         adapters = jax.eval_shape(lambda tree: init_adapters(jax.random.key(0), tree, config.tuning.lora), base)
         params = {**params, "adapters": adapters}
     optimizer = make_optimizer(config.optimizer, steps)
-    state = abstract_state(params, optimizer, mesh=mesh, frozen=frozen)
-    step = make_train_step(objective, optimizer, mesh=mesh, num_microbatches=parts)
-    after, metrics = step.shapes(state, batch)
-    jax.tree.map(_check_same, after, state)
-    return FullSize(
+    return AbstractStep(
+        step=make_train_step(objective, optimizer, mesh=mesh, num_microbatches=parts),
+        state=abstract_state(params, optimizer, mesh=mesh, frozen=frozen),
+        batch=batch,
+        rows=rows,
+        packing=packing,
+        model=module,
         num_params=num_params,
-        num_trained=_size(params),
-        rows=(parts, packing.rows // parts, packing.slots),
+    )
+
+
+def full_size(
+    config: Finetuning,
+    model: TransformerConfig | EncoderConfig,
+    *,
+    num_candidates: int,
+    steps: int = 1000,
+    mesh: Mesh | None = None,
+    remat: str = "full",
+) -> FullSize:
+    """Traces the very train step of a fine-tuning; nothing is computed.
+
+    Args:
+        config: see ``abstract_step``, as the rest.
+        model: as above.
+        num_candidates: as above.
+        steps: as above.
+        mesh: as above.
+        remat: as above.
+
+    Raises:
+        ValueError: whatever does not fit together: an objective and its data, rows and microbatches, shapes.
+    """
+    made = abstract_step(config, model, num_candidates=num_candidates, steps=steps, mesh=mesh, remat=remat)
+    after, metrics = made.step.shapes(made.state, made.batch)
+    jax.tree.map(_check_same, after, made.state)
+    parts, rows, slots = made.batch.tokens.shape
+    return FullSize(
+        num_params=made.num_params,
+        num_trained=made.num_trained,
+        rows=(parts, rows, slots),
         metrics=tuple(sorted(metrics)),
     )
 

@@ -15,15 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxrefine.artefacts.atomic import read_json, write_json
-from jaxrefine.artefacts.progress import say
 from jaxrefine.config import flatten, unknown_name
 from jaxrefine.conversion.loaded import Placement
 from jaxrefine.data.groups import Example
-from jaxrefine.training.finetuning import EPOCHS, MODEL, Finetuning, finetune
-from jaxrefine.training.loop import NonFiniteError
-
-FAILED = "failed.json"
+from jaxrefine.training.cluster import Cluster
+from jaxrefine.training.finetuning import EPOCHS, MODEL, Finetuning
+from jaxrefine.training.runs import FAILED, Run, run_all
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,6 +140,43 @@ def replaced(config: Any, path: str, value: Any) -> Any:
     return dataclasses.replace(config, **{name: inner})  # type: ignore[type-var]
 
 
+def grid_runs(start: Path, base: Finetuning, grid: Grid, directory: Path, *, prefix: str = "") -> list[Run]:
+    """The trainings of a grid.
+
+    Args:
+        start: the model that all start from.
+        base: settings that the grid does not name.
+        grid: what is tried.
+        directory: gets a directory a run.
+        prefix: of their names in messages.
+    """
+    first = {trial.run: trial for trial in reversed(grid.trials())}
+    return [
+        Run(
+            name=prefix + run, start=start, config=grid.finetuning(first[run], base),
+            directory=_directory(directory, run), may_diverge=True,
+        )
+        for run in dict.fromkeys(trial.run for trial in grid.trials())
+    ]  # fmt: skip
+
+
+def grid_models(grid: Grid, directory: Path) -> dict[str, Path | None]:
+    """The model of each trial by its name, in the order of the grid; None where its run diverged before.
+
+    Raises:
+        FileNotFoundError: a run is not finished.
+    """
+    models: dict[str, Path | None] = {}
+    for trial in grid.trials():
+        where = _directory(directory, trial.run)
+        model = where / MODEL if trial.epoch == grid.epochs[-1] else where / EPOCHS / str(trial.epoch)
+        there = (model / "config.json").is_file()
+        if not there and not (where / FAILED).exists():
+            raise FileNotFoundError(f"{model}: the model of trial {json.dumps(trial.name)} is not there")
+        models[trial.name] = model if there else None
+    return models
+
+
 def train_grid(
     start: Path,
     examples: Sequence[Example],
@@ -150,10 +184,11 @@ def train_grid(
     grid: Grid,
     directory: Path,
     *,
+    cluster: Cluster | None = None,
     placement: Placement | None = None,
     description: str = "trials",
 ) -> dict[str, Path | None]:
-    """Trains every run of a grid, one after the other; stopped and called again, it goes on.
+    """Trains every run of a grid; stopped and called again, it goes on.
 
     Args:
         start: the model that all start from.
@@ -161,33 +196,17 @@ def train_grid(
         base: settings that the grid does not name.
         grid: what is tried.
         directory: gets a directory a run.
+        cluster: who trains; None is this process, one after the other.
         placement: see ``finetune``.
         description: beside the progress bars.
 
     Returns:
-        The model of each trial by its name, in the order of the grid; None where its run diverged.
+        What ``grid_models`` finds.
     """
-    models: dict[str, Path | None] = {}
-    trials = grid.trials()
-    runs = list(dict.fromkeys(trial.run for trial in trials))
-    for number, run in enumerate(runs, start=1):
-        of_run = [trial for trial in trials if trial.run == run]
-        where = directory / run.replace(" ", "_")
-        failed = where / FAILED
-        if not failed.exists():
-            config = grid.finetuning(of_run[0], base)
-            label = f"{description} {number}/{len(runs)}: {run}"
-            try:
-                finetune(start, examples, config, where, placement=placement, description=label)
-            except NonFiniteError as error:
-                write_json(failed, {"run": run, "reason": str(error)[:500]})
-        if failed.exists():
-            say(f"{run} diverged; what it had not reached takes no part: {read_json(failed)['reason'][:100]}")
-        for trial in of_run:
-            last = trial.epoch == grid.epochs[-1]
-            model = where / MODEL if last else where / EPOCHS / str(trial.epoch)
-            there = (model / "config.json").is_file()
-            if not there and not failed.exists():
-                raise FileNotFoundError(f"{model}: the model of trial {json.dumps(trial.name)} is not there")
-            models[trial.name] = model if there else None
-    return models
+    runs = grid_runs(start, base, grid, directory)
+    run_all(runs, examples, cluster=cluster, placement=placement, description=description)
+    return grid_models(grid, directory)
+
+
+def _directory(directory: Path, run: str) -> Path:
+    return directory / run.replace(" ", "_")

@@ -1,7 +1,9 @@
-"""A polite end: SIGTERM and SIGINT are asked about between steps."""
+"""A polite end: SIGTERM and SIGINT are asked about between steps; and the end of the others when one process dies."""
 
 from __future__ import annotations
 
+import builtins
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -22,10 +24,12 @@ class Interrupted(SystemExit):
 
 
 class Interruption:
-    """While open, the first SIGTERM or SIGINT only sets a flag; a second one acts at once.
+    """While open, the first SIGTERM or SIGINT only sets a flag; a second one ends the process at once, by the signal.
 
-    Signals reach the main thread only, so elsewhere nothing is caught. With several processes, jax's own notice of
-    preemption decides, at the same step in all of them (it hears SIGTERM; SIGINT acts at once).
+    Nothing is corrupted by that: a checkpoint is there whole or not at all. (In a notebook a second interrupt is
+    Python's own KeyboardInterrupt.) Signals reach the main thread only, so elsewhere nothing is caught. With several
+    processes jax's own notice of preemption decides, at the same step in all of them: it hears SIGTERM in any one, and
+    SIGINT is handed on to it as such; a second signal counts from when that step is reached.
     """
 
     def __init__(self) -> None:
@@ -33,8 +37,10 @@ class Interruption:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
-        if threading.current_thread() is threading.main_thread() and jax.process_count() == 1:
-            for number in (signal.SIGTERM, signal.SIGINT):
+        if threading.current_thread() is threading.main_thread():
+            # With several processes SIGTERM stays with jax, which has no way to get it handed on.
+            caught = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else (signal.SIGINT,)
+            for number in caught:
                 self._previous[number] = signal.signal(number, self._receive)
         return self
 
@@ -46,11 +52,22 @@ class Interruption:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._received = number
-        for caught, handler in self._previous.items():
-            signal.signal(caught, handler)  # type: ignore[arg-type]
+        self._act_at_once()
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _act_at_once(self) -> None:
+        """From now on: by the kernel, so that no call into a library, however long, is waited for."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler if hasattr(builtins, "__IPYTHON__") else signal.SIG_DFL)  # type: ignore[arg-type]
 
     def received(self, step: int) -> int | None:
-        """The signal to stop for after ``step``, the same in every process; or None."""
-        if jax.process_count() > 1:
-            return signal.SIGTERM.value if multihost_utils.reached_preemption_sync_point(step) else None
-        return self._received
+        """The signal to stop for after ``step``, the same step in every process; or None."""
+        if jax.process_count() == 1:
+            return self._received
+        if not multihost_utils.reached_preemption_sync_point(step):
+            return None
+        if self._previous:
+            self._previous.setdefault(signal.SIGTERM, signal.SIG_DFL)
+            self._act_at_once()
+        return self._received or signal.SIGTERM.value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,11 +17,14 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jaxrefine.artefacts.progress import progress
+from jaxrefine.artefacts.stopping import StoppedError
+from jaxrefine.config import digest
 from jaxrefine.data.batch import PackedBatch
-from jaxrefine.sharding import MeshConfig, make_mesh
+from jaxrefine.sharding import MeshConfig, check_split, make_mesh
 from jaxrefine.training.checkpoints import CheckpointConfig, Checkpoints
 from jaxrefine.training.compilation import Step
 from jaxrefine.training.interruption import Interrupted, Interruption
+from jaxrefine.training.memory import compile_checked
 from jaxrefine.training.optimizer import Optimizer, OptimizerConfig, make_optimizer
 from jaxrefine.training.prefetch import Item, Prefetch, start_at, to_device
 from jaxrefine.training.state import TrainState, abstract_state, init_state
@@ -27,6 +32,8 @@ from jaxrefine.training.step import make_train_step
 from jaxrefine.training.writers import Writer, open_writers
 from jaxrefine.typing import Array, Int, Params
 
+_log = logging.getLogger(__name__)
+_SHARE_STEPS = 20
 Evaluate = Callable[[TrainState], Mapping[str, float]]
 OnMetrics = Callable[[int, Mapping[str, float]], None]
 
@@ -47,7 +54,14 @@ class TrainConfig:
     evaluate_every_steps: int | None = None
     """None: only after the last step."""
     max_consecutive_bad_steps: int = 5
-    """So many non-finite steps in a row end the run with an error."""
+    """So many non-finite steps (and spikes, where they are skipped) in a row end the run with an error; none of them
+    has changed the weights, and the checkpoints made before stay."""
+    spike_factor: float | None = None
+    """Skip a step whose loss or gradient norm is more than so many standard deviations above the mean of the last 128
+    that were taken; 6 is usual. None takes every finite step: no paper here leaves any out."""
+    max_share_without_loss: float = 0.99
+    """Groups with nothing to learn from (all masked, a single candidate, all tied), as a share of those of the last 20
+    steps or more: above it the run ends, for it learns nothing. 1 turns this off."""
     prefetch: int = 2
     """Batches prepared ahead, in a thread."""
     writers: tuple[str, ...] = ()
@@ -61,20 +75,32 @@ class TrainConfig:
                 raise ValueError(f"train.{name} = {value} must be at least 1")
         if self.evaluate_every_steps is not None and self.evaluate_every_steps < 1:
             raise ValueError(f"train.evaluate_every_steps = {self.evaluate_every_steps} must be at least 1, or None")
+        if self.spike_factor is not None and not self.spike_factor > 0:
+            raise ValueError(f"train.spike_factor = {self.spike_factor} must be positive, or None")
+        if not 0 <= self.max_share_without_loss <= 1:
+            raise ValueError(f"train.max_share_without_loss = {self.max_share_without_loss} must lie between 0 and 1")
 
 
-class NonFiniteError(FloatingPointError):
-    """Too many non-finite steps in a row; the weights are those before the first of them.
+class NonFiniteError(StoppedError, FloatingPointError):
+    """Too many bad steps in a row; the weights are those before the first of them.
 
     ``step``: the last of them; ``metrics``: its metrics; ``group_ids``: {step: ids of its groups}, since the start.
     """
 
     def __init__(self, step: int, metrics: Mapping[str, float], group_ids: Mapping[int, list[int]]) -> None:
+        what = "non-finite loss or gradient" + (", or a spike" if "spike" in metrics else "")
         super().__init__(
-            f"step {step}: {metrics['num_bad_in_a_row']:.0f} steps in a row had a non-finite loss or gradient; the"
-            f" weights are those before them. Metrics {dict(metrics)}; group ids by step {dict(group_ids)}"
+            f"step {step}: {metrics['num_bad_in_a_row']:.0f} steps in a row had a {what}; the weights are those before "
+            f"them, and the checkpoints are kept. Metrics {dict(metrics)}; group ids by step {dict(group_ids)}"
         )
         self.step, self.metrics, self.group_ids = step, dict(metrics), dict(group_ids)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.step, self.metrics, self.group_ids)
+
+
+class NothingToLearnError(StoppedError):
+    """More groups than are allowed have nothing that a loss could learn from."""
 
 
 def fit(
@@ -107,7 +133,8 @@ def fit(
             ``AdaptedObjective``); no checkpoint holds them.
         consume: the parameters are deleted once the state holds its copy, so that a large model is there but once.
         mesh: instead of ``config.mesh`` over all devices.
-        train_step: a compiled step to use again for the next seed; with the same objective, optimiser and mesh.
+        train_step: a compiled step to use again for the next seed; with the same objective, optimiser, mesh and
+            ``spike_factor``.
         optimizer: the one of ``train_step``; None: made from ``config.optimizer``.
         evaluate: (state) -> metrics, logged as ``eval/<name>``; called each ``evaluate_every_steps`` and at the end.
         on_metrics: (step, record) of every logged step, as in ``metrics.jsonl``.
@@ -120,17 +147,23 @@ def fit(
     Raises:
         Interrupted: (a SystemExit) SIGTERM or SIGINT came, and the state is committed; only with checkpoints.
         NonFiniteError: ``max_consecutive_bad_steps`` were reached.
+        NothingToLearnError: ``max_share_without_loss`` was exceeded.
+        CheckpointError: no whole checkpoint is left; or one could not be written, and the policy is to stop.
+        OutOfMemoryError: (a ValueError) the compiled step needs more than the devices have: what, and what would help.
         ValueError: the loader ends early, or the checkpoint is of another run or was made over other frozen weights.
     """
     if config.checkpoints and workdir is None:
         raise ValueError("train.checkpoints needs a workdir; give one, or checkpoints = None")
-    mesh = mesh or make_mesh(config.mesh)
+    if mesh is None:
+        mesh = make_mesh(config.mesh)
+        check_split(start.params if isinstance(start, TrainState) else start, mesh, config.mesh.max_unsplit)
     optimizer = optimizer or make_optimizer(config.optimizer, config.steps)
     with contextlib.ExitStack() as stack:
         checkpoints = None
         if config.checkpoints and workdir is not None:
-            checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoints)
-            stack.callback(checkpoints.close)
+            about = {"config": digest(config), "processes": jax.process_count()}
+            checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoints, about=about)
+            stack.push(functools.partial(_close, checkpoints))
         state, position = _begin(start, frozen, optimizer, config, mesh, checkpoints)
         if consume and not isinstance(start, TrainState):
             jax.block_until_ready(state.params)
@@ -141,8 +174,12 @@ def fit(
         if first >= config.steps:
             return state
         if train_step is None:
-            train_step = make_train_step(objective, optimizer, mesh=mesh, num_microbatches=config.num_microbatches)
-        source = start_at(loader, position, first)
+            train_step = make_train_step(
+                objective, optimizer, mesh=mesh, num_microbatches=config.num_microbatches,
+                spike_factor=config.spike_factor,
+            )  # fmt: skip
+        saved_by = checkpoints.about(first).get("processes") if checkpoints and position is not None else None
+        source = start_at(loader, position, first, saved_by=saved_by)
 
         def put(batch: PackedBatch) -> PackedBatch:
             return to_device(batch, mesh=mesh, num_microbatches=config.num_microbatches)
@@ -156,7 +193,7 @@ def fit(
             if item is None:
                 raise ValueError(f"the loader ended after {step - 1} batches; train.steps = {config.steps}")
             if step == first + 1:
-                train_step.compile(state, item.batch)
+                compile_checked(train_step, state, item.batch, num_microbatches=config.num_microbatches)
                 log.restart_clock()
             state, values = train_step(state, item.batch)
             log.settle()
@@ -176,6 +213,15 @@ def fit(
                 raise Interrupted(signal_number, step)
         log.settle()
     return state
+
+
+def _close(
+    checkpoints: Checkpoints,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> None:
+    checkpoints.close(failing=kind is not None)
 
 
 def _due(step: int, every: int | None) -> bool:
@@ -225,6 +271,8 @@ class _Log:
         self._config, self._on_metrics = config, on_metrics
         self._pending: tuple[int, Any, Item] | None = None
         self._bad: dict[int, list[int]] = {}
+        self._groups = self._groups_without_loss = 0.0
+        self._counted_since = first
         main = jax.process_index() == 0
         self._writers: list[Writer] = []
         if workdir and main:
@@ -295,9 +343,30 @@ class _Log:
         return results
 
     def _check(self, step: int, metrics: Mapping[str, float], group_ids: Int[Array, "B G"]) -> None:
-        if metrics["finite"] == 1:
+        self._check_losses(step, metrics)
+        if metrics["finite"] == 1 and not metrics.get("spike"):
             self._bad = {}
             return
         self._bad[step] = sorted({int(number) for number in group_ids.reshape(-1) if number >= 0})
+        _log.warning(
+            "step %d is left out: loss %.4g, gradient norm %.4g (%.0f in a row, %.0f in all)",
+            step, metrics["loss"], metrics["grad_norm"], metrics["num_bad_in_a_row"], metrics["num_skipped"],
+        )  # fmt: skip
         if metrics["num_bad_in_a_row"] >= self._config.max_consecutive_bad_steps:
             raise NonFiniteError(step, metrics, self._bad)
+
+    def _check_losses(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The share of groups without anything to learn from, over ``_SHARE_STEPS`` steps, or all of a short run."""
+        self._groups += metrics["groups"]
+        self._groups_without_loss += metrics["groups"] * metrics["share_without_loss"]
+        if step - self._counted_since < _SHARE_STEPS and step != self._config.steps:
+            return
+        share, limit = self._groups_without_loss / max(self._groups, 1.0), self._config.max_share_without_loss
+        if share > limit:
+            raise NothingToLearnError(
+                f"steps {self._counted_since + 1} to {step}: {self._groups_without_loss:.0f} of {self._groups:.0f} "
+                f"groups ({share:.1%}) have nothing to learn from: no pair of different labels, no candidate, no "
+                f"token that counts. train.max_share_without_loss = {limit}; look at labels and masks"
+            )
+        self._groups = self._groups_without_loss = 0.0
+        self._counted_since = step

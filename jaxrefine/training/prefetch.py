@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrefine.data.batch import PackedBatch
-from jaxrefine.sharding import batch_sharding
+from jaxrefine.sharding import batch_sharding, row_share
 from jaxrefine.typing import Array, Int
 
 
@@ -29,7 +29,7 @@ def to_device(batch: PackedBatch, *, mesh: Mesh, num_microbatches: int = 1) -> P
     rows = batch.tokens.shape[0]
     shards = max(1, mesh.shape["data"] * mesh.shape["fsdp"])
     local = rows // num_microbatches if rows % num_microbatches == 0 else 0
-    if not local or (local * jax.process_count()) % shards:
+    if not local or (local * row_share(mesh)[1]) % shards:
         raise ValueError(
             f"{rows} rows a batch (on each process) cannot be split into {num_microbatches} microbatches "
             f"over {shards} row shards (data × fsdp)"
@@ -55,15 +55,34 @@ class Item(NamedTuple):
     """The loader's state after this batch: where a checkpoint goes on."""
 
 
-def start_at(loader: Iterable[PackedBatch], position: Any, num_batches: int) -> Iterator[PackedBatch]:
+def start_at(
+    loader: Iterable[PackedBatch], position: Any, num_batches: int, *, saved_by: int | None = None
+) -> Iterator[PackedBatch]:
     """The loader's iterator after ``num_batches`` batches.
 
     An iterator with ``set_state`` gets its saved ``position``; any other iterable is read up to there, and must give
-    the same batches each time.
+    the same batches each time. An iterator whose batches do not depend on how many processes share them says so by
+    ``any_num_processes = True``; with any other, a run goes on in as many processes as saved the position.
+
+    Args:
+        loader: of this process's rows.
+        position: as it was saved, or None.
+        num_batches: consumed before.
+        saved_by: processes of the run that saved it; None where that is not known.
+
+    Raises:
+        ValueError: another number of processes, or fewer batches than were consumed.
     """
     iterator = iter(loader)
     if not num_batches:
         return iterator
+    here = jax.process_count()
+    if saved_by not in (None, here) and not getattr(iterator, "any_num_processes", False):
+        raise ValueError(
+            f"the checkpoint was saved by {saved_by} processes and this run has {here}: {type(iterator).__name__} does "
+            "not say that its order is the same for any number (any_num_processes = True), so records would be skipped "
+            f"or seen twice; run with {saved_by} processes"
+        )
     if hasattr(iterator, "set_state") and position is not None:
         iterator.set_state(position)
         return iterator

@@ -38,6 +38,7 @@ class JsonlWriter:
     def __init__(self, path: Path, *, after_step: int = 0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._truncate(path, after_step)
+        self._path, self._num_lost = path, 0
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     @staticmethod
@@ -59,9 +60,20 @@ class JsonlWriter:
             os.truncate(path, keep)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Appends one record by one system call."""
+        """Appends one record by one system call; where the disk is full nothing of it stays, and that is said once."""
         record = {"step": step} | {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        os.write(self._file, json.dumps(record, allow_nan=False).encode() + b"\n")
+        content = json.dumps(record, allow_nan=False).encode() + b"\n"
+        size = os.fstat(self._file).st_size
+        try:
+            written = os.write(self._file, content)
+            reason = f"{written} of {len(content)} bytes written: disk full?"
+        except OSError as error:
+            written, reason = 0, str(error)
+        if written != len(content):
+            os.ftruncate(self._file, size)
+            self._num_lost += 1
+            if self._num_lost == 1:
+                _log.error("%s: no record of step %d, perhaps of more; the run goes on: %s", self._path, step, reason)
 
     def close(self) -> None:
         """Flushes to the disk and closes."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pathlib
-import signal
-import subprocess
-import sys
-import warnings
 
 import pytest
 
@@ -98,37 +95,45 @@ def test_a_full_disk_leaves_no_half_record(tmp_path: pathlib.Path, monkeypatch: 
     assert "b" not in journal
 
 
-WRITER = """
-import sys
-from jaxrefine.artefacts.journal import Journal
-journal = Journal(sys.argv[1])
-number = len(journal)
-while True:
-    journal.append(number, {"text": str(number) * 2000})
-    if number % 50 == 0:
-        print(number, flush=True)
-    number += 1
-"""
+def test_two_journals_never_write_one_file_at_once(tmp_path: pathlib.Path):
+    first, second = Journal(tmp_path / "j.jsonl"), Journal(tmp_path / "j.jsonl")
+    first.append("a", 1)
+    with pytest.raises(ValueError, match="another journal writes this file"):
+        second.append("a", 2)
+    first.close()
+    with Journal(tmp_path / "j.jsonl") as third:
+        third.append("b", 2)
+    assert Journal(tmp_path / "j.jsonl").records() == {"a": 1, "b": 2}
 
 
-def test_a_killed_writer_loses_and_repeats_nothing(tmp_path: pathlib.Path):
+def test_a_journal_that_another_one_wrote_since_it_was_read_is_not_written_blindly(tmp_path: pathlib.Path):
+    first = Journal(tmp_path / "j.jsonl")
+    with Journal(tmp_path / "j.jsonl") as second:
+        second.append("a", 1)
+    with pytest.raises(ValueError, match="another journal wrote this file since it was read"):
+        first.append("a", 2)
+    with Journal(tmp_path / "j.jsonl") as third:
+        third.append("b", 2)
+        third.close()
+        third.append("c", 3)
+    assert Journal(tmp_path / "j.jsonl").records() == {"a": 1, "b": 2, "c": 3}
+
+
+def test_a_record_under_way_is_neither_read_nor_cut_off_by_others(tmp_path: pathlib.Path):
     path = tmp_path / "j.jsonl"
-    reported = -1
-    for _ in range(3):
-        writer = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", WRITER, str(path)],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=pathlib.Path(__file__).parent.parent.parent,
-        )
-        assert writer.stdout is not None
-        for _ in range(3):
-            reported = int(writer.stdout.readline())
-        writer.send_signal(signal.SIGKILL)
-        writer.wait()
-        writer.stdout.close()
-    with warnings.catch_warnings(action="ignore"):
-        records = Journal(path).records()
-    assert list(records) == list(range(len(records)))
-    assert len(records) > reported
-    assert all(record == {"text": str(number) * 2000} for number, record in records.items())
+    writer = Journal(path)
+    writer.append("a", 1)
+    with open(path, "ab") as file:  # as if the writer were in the middle of its next record
+        file.write(b'{"key":"b","rec')
+    reader = Journal(path)
+    assert (reader.records(), reader.torn_bytes) == ({"a": 1}, 0)
+    assert path.read_bytes().endswith(b'"rec')
+    writer.close()
+    with pytest.warns(UserWarning, match="torn last record of 15 bytes"):
+        assert Journal(path).torn_bytes == 15
+
+
+def test_a_journal_that_is_dropped_lets_go_of_its_file(tmp_path: pathlib.Path):
+    Journal(tmp_path / "j.jsonl").append("a", 1)
+    gc.collect()
+    Journal(tmp_path / "j.jsonl").append("b", 2)

@@ -1,4 +1,4 @@
-"""One of several processes of a run: ``python process_run.py OUT INDEX COUNT PORT DATA FSDP TENSOR [ENDLESS]``.
+"""One of several processes of a run: ``python process_run.py OUT INDEX COUNT PORT DATA FSDP TENSOR SLICES [ENDLESS]``.
 
 Trains twice three steps, with a checkpoint between, and writes what it found to ``OUT/<index>.npz``; or, with ENDLESS,
 goes on until it is told to stop.
@@ -79,6 +79,6 @@ def main(out, index, count, port, sizes, endless):
 
 
 if __name__ == "__main__":
-    directory, index, count, port, *sizes = sys.argv[1:8]
-    axes = dict(zip(("data", "fsdp", "tensor"), map(int, sizes), strict=True))
-    main(Path(directory), int(index), int(count), int(port), axes, sys.argv[8:] == ["ENDLESS"])
+    directory, index, count, port, *sizes = sys.argv[1:9]
+    axes = dict(zip(("data", "fsdp", "tensor", "slices"), map(int, sizes), strict=True))
+    main(Path(directory), int(index), int(count), int(port), axes, sys.argv[9:] == ["ENDLESS"])

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrefine.artefacts.integrity import read_integrity
 from jaxrefine.sharding import MeshConfig, make_mesh
-from jaxrefine.training.checkpoints import CheckpointConfig, Checkpoints, DamagedCheckpointError
+from jaxrefine.training.checkpoints import CheckpointConfig, CheckpointError, Checkpoints
 from jaxrefine.training.optimizer import OptimizerConfig, make_optimizer
 from jaxrefine.training.state import abstract_state, init_state
 
@@ -97,7 +98,7 @@ def test_the_best_is_remembered_by_the_next_process(tmp_path):
     config = CheckpointConfig(keep=1, keep_best="loss", best_is="lowest")
     saved(tmp_path / "c", 1, 2, config=config, metrics={1: {"loss": 0.5}, 2: {"loss": 0.7}})
     saved(tmp_path / "c", 3, 4, config=config, metrics={3: {"loss": 0.6}, 4: {"loss": 0.9}})
-    assert Checkpoints(tmp_path / "c", config).steps() == [1, 4]
+    assert Checkpoints(tmp_path / "c", config).steps() == [1, 3, 4]  # the newest has one to fall back to
 
 
 def test_remains_of_a_killed_save_are_neither_restored_nor_kept(tmp_path):
@@ -114,45 +115,6 @@ def files_of(directory):
     return sorted(path for path in directory.rglob("*") if path.is_file() and path.stat().st_size)
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
-def test_damage_to_any_file_is_noticed_and_the_step_before_it_is_used(tmp_path, damage, caplog):
-    saved(tmp_path / "c", 1, 2)
-    files = [path.relative_to(tmp_path / "c") for path in files_of(tmp_path / "c" / "2")]
-    assert len(files) > 5
-    # The manager reads two files when it opens; the rest is one behaviour, so three files stand for it.
-    largest = max(files, key=lambda path: (tmp_path / "c" / path).stat().st_size)
-    for name in {largest, files[-1], files[len(files) // 2]}:
-        path = tmp_path / "c" / name
-        content = path.read_bytes()
-        if damage == "flip":
-            path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        elif damage == "truncate":
-            path.write_bytes(content[: len(content) // 2])
-        else:
-            path.unlink()
-        try:
-            with pytest.raises(DamagedCheckpointError, match=str(name.relative_to("2"))):
-                Checkpoints(tmp_path / "c").restore(like(), step=2)
-        finally:
-            path.write_bytes(content)
-    path.write_bytes(content[:-1])
-    state, position = Checkpoints(tmp_path / "c").restore(like())
-    assert_same_bits(state, make_state(1))
-    assert position == {"position": 1}
-    assert "set aside" in caplog.text
-    assert (tmp_path / "c-damaged" / "2").is_dir()
-    saved(tmp_path / "c", 2)
-    assert_same_bits(Checkpoints(tmp_path / "c").restore(like())[0], make_state(2))
-
-
-def test_when_every_checkpoint_is_damaged_the_run_does_not_start_again_in_silence(tmp_path):
-    saved(tmp_path / "c", 1)
-    largest = max(files_of(tmp_path / "c" / "1"), key=lambda path: path.stat().st_size)
-    largest.write_bytes(b"")
-    with pytest.raises(DamagedCheckpointError, match=r"none of the checkpoints \[1\]"):
-        Checkpoints(tmp_path / "c").restore(like())
-
-
 def test_a_checkpoint_of_another_shape_is_refused_by_name_and_left_alone(tmp_path):
     saved(tmp_path / "c", 1)
     with pytest.raises(
@@ -160,14 +122,6 @@ def test_a_checkpoint_of_another_shape_is_refused_by_name_and_left_alone(tmp_pat
     ):
         Checkpoints(tmp_path / "c").restore(like(width=4))
     assert Checkpoints(tmp_path / "c").steps() == [1]
-
-
-def test_a_checkpoint_of_another_type_is_refused_not_cast(tmp_path):
-    saved(tmp_path / "c", 1)
-    other = like()
-    other = other.replace(params=jax.tree.map(lambda x: x.update(dtype=jnp.bfloat16), other.params))
-    with pytest.raises(ValueError, match=r"float32\[16, 8\], the run has bfloat16"):
-        Checkpoints(tmp_path / "c").restore(other)
 
 
 def test_a_checkpoint_of_another_optimiser_is_refused_by_name(tmp_path):
@@ -188,32 +142,46 @@ def test_a_checkpoint_comes_back_onto_another_mesh(tmp_path):
         assert leaf.sharding.is_equivalent_to(wanted.sharding, leaf.ndim)
 
 
-def test_after_a_save_that_failed_the_run_goes_on_to_the_next(tmp_path, monkeypatch, caplog):
-    checkpoints = Checkpoints(tmp_path / "c")
-    checkpoints.save(make_state(1), None)
-    wait = checkpoints._manager.wait_until_finished
-
-    def fail():
-        wait()  # Orbax raises once its writer has ended, never beside it
-        raise OSError("no space left")
-
-    monkeypatch.setattr(checkpoints._manager, "wait_until_finished", fail)
-    assert "no space left" not in caplog.text
-    checkpoints.save(make_state(2), None)
-    assert "step 1 was not saved: no space left" in caplog.text
-    checkpoints.close()
-    assert_same_bits(Checkpoints(tmp_path / "c").restore(like(), step=2)[0], make_state(2))
-
-
 def test_a_last_save_that_failed_is_an_error(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path / "c")
     monkeypatch.setattr(checkpoints._manager, "save", lambda *_, **__: True)
     checkpoints.save(make_state(3), None)
-    with pytest.raises(RuntimeError, match="step 3"):
+    with pytest.raises(CheckpointError, match="step 3"):
         checkpoints.close()
 
 
-@pytest.mark.parametrize("options", [{"every_steps": 0}, {"keep": 0}, {"best_is": "best"}])
+def test_a_step_whose_manifest_is_not_written_yet_is_not_named(tmp_path):
+    saved(tmp_path / "c", 1, 2)
+    (tmp_path / "c-integrity" / "2.json").unlink()
+    assert Checkpoints(tmp_path / "c").steps() == [1]
+
+
+def test_the_first_step_of_a_run_killed_before_its_manifest_is_used_and_said_to_be_unverified(tmp_path, caplog):
+    saved(tmp_path / "c", 1)
+    (tmp_path / "c-integrity" / "1.json").unlink()
+    assert_same_bits(Checkpoints(tmp_path / "c").restore(like())[0], make_state(1))
+    assert "unverified" in caplog.text
+
+
+def test_a_manifest_says_what_was_saved_and_by_what(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c", about={"config": "a1b2"})
+    checkpoints.save(make_state(1), {"position": 1})
+    checkpoints.close()
+    found = read_integrity(tmp_path / "c-integrity" / "1.json")
+    assert found.leaves["params/model/embed/embedding"] == ["float32", [16, 8]]
+    assert found.leaves["step"] == ["int32", []]
+    assert found.versions.keys() >= {"jaxrefine", "jax", "orbax-checkpoint"}
+    assert found.about["config"] == "a1b2"
+    assert found.files["commit_success.txt"][0] == (tmp_path / "c" / "1" / "commit_success.txt").stat().st_size
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("no directory")
+    with pytest.raises(CheckpointError, match=r"no checkpoints can be kept in .*file/c"):
+        Checkpoints(tmp_path / "file" / "c")
+
+
+@pytest.mark.parametrize("options", [{"every_steps": 0}, {"keep": 0}, {"best_is": "best"}, {"on_failure": "go"}])
 def test_a_wrong_option_is_refused_by_name(options):
     config = CheckpointConfig()
     for name, value in options.items():

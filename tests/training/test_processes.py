@@ -60,7 +60,7 @@ def run(out, count, num_devices, sizes):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    (result,) = run(tmp_path_factory.mktemp("alone"), 1, 1, (1, 1, 1))
+    (result,) = run(tmp_path_factory.mktemp("alone"), 1, 1, (1, 1, 1, 1))
     return result
 
 
@@ -68,8 +68,8 @@ def alone(tmp_path_factory):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("sizes", "shares"),
-    [((2, 2, 1), [(0, 2), (1, 2)]), ((1, 1, 4), [(0, 1), (0, 1)])],
-    ids=["data 2 fsdp 2", "tensor 4"],
+    [((2, 2, 1, 2), [(0, 2), (1, 2)]), ((1, 1, 4, 1), [(0, 1), (0, 1)])],
+    ids=["data 2 fsdp 2, each a slice", "tensor 4"],
 )
 def test_two_processes_give_what_one_gives_each_reading_its_share(tmp_path, alone, sizes, shares):
     results = run(tmp_path, 2, 2, sizes)
@@ -88,7 +88,7 @@ def test_two_processes_give_what_one_gives_each_reading_its_share(tmp_path, alon
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_sigterm_to_one_process_stops_both_after_the_same_committed_step(tmp_path):
-    processes = begin(tmp_path, 2, 1, (2, 1, 1), "ENDLESS")
+    processes = begin(tmp_path, 2, 1, (2, 1, 1, 1), "ENDLESS")
     records = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 400
     while not (records.exists() and records.read_bytes().count(b"\n") > 4):
