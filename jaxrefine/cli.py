@@ -1,4 +1,4 @@
-"""The command line: ``jaxrefine run CONFIG``, ``show CONFIG``, ``inspect SRC``, ``convert SRC DST``, ``route ROUTER``.
+"""The command line: ``jaxrefine run | show | plan CONFIG``, ``inspect SRC``, ``convert SRC DST``, ``route ROUTER``.
 
 It imports what a command needs when the command runs: help and mistakes answer at once, before jax is imported.
 """
@@ -6,6 +6,7 @@ It imports what a command needs when the command runs: help and mistakes answer 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import pathlib
 import sys
@@ -16,6 +17,7 @@ from jaxrefine import __version__, config
 
 USAGE_ERROR = 2
 """Exit code of a command line that names something that is not there."""
+_NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Command:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line; returns its exit code: 0, 2 for a mistake in it, else what the run says."""
+    """Runs a command line; returns its exit code: 0, 2 for a mistake in it, 3 where a run cannot go on."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         _say(_help())
@@ -51,22 +53,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: list[str]) -> int:
-    """``run CONFIG [--dotted.flag value …] [--workdir DIR]``: the config's stages, in a directory of their own."""
+    """``run CONFIG [--dotted.flag value …] [--workdir DIR] [--distributed]``: its stages, in their own directory."""
+    arguments, where = _distributed(arguments)
     name, flags, workdir = _parse("run", arguments)
     configured = config.override(config.load(name), flags, prog=f"jaxrefine run {name}")
     if not callable(getattr(configured, "stages", None)):
         raise config.ConfigError(f"{name}: {type(configured).__name__} has no stages(): there is nothing to run")
     from jaxrefine.artefacts.stages import StageError, run_stages  # after the mistakes: it imports rich
+    from jaxrefine.artefacts.stopping import StoppedError
 
     directory = pathlib.Path(workdir or pathlib.Path("runs") / config.name_of(config.find(name)))
+    processes = None
+    if where is not None:
+        from jaxrefine.artefacts.processes import start_processes  # after the mistakes: it imports jax
+
+        try:
+            processes = start_processes(where)
+        except ValueError as error:
+            raise config.ConfigError(str(error)) from error
     try:
         stages = configured.stages()
     except ValueError as error:  # parts that do not fit together
         raise config.ConfigError(f"{name}: {error}") from error
     try:
-        run_stages(stages, directory, configured)
+        run_stages(stages, directory, configured, processes=processes)
     except StageError as error:
         raise config.ConfigError(str(error)) from error
+    except StoppedError as error:
+        _say("\n".join([f"jaxrefine: {error}", *getattr(error, "__notes__", ())]), sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        if error.errno not in _NO_DISK:
+            raise
+        _say("\n".join([f"jaxrefine: {error}", *getattr(error, "__notes__", ())]), sys.stderr)
+        return StoppedError.exit_code
+    except SystemExit as error:  # told to stop: what it says, and its own exit code
+        _say(f"jaxrefine: {error}", sys.stderr)
+        raise
     return 0
 
 
@@ -146,6 +169,76 @@ def route(arguments: list[str]) -> int:
     return 0
 
 
+_PLAN_FLAGS = {
+    "--topology": True, "--model": True, "--training": True, "--data": True, "--fsdp": True, "--tensor": True,
+    "--remat": True, "--attention": True, "--microbatches": True, "--groups": True, "--candidates": True,
+    "--search": False, "--no-sampler": False, "--no-compile": False, "--json": True,
+}  # fmt: skip
+
+
+def plan(arguments: list[str]) -> int:
+    """``plan CONFIG --topology NAME …``: a fine-tuning's very step, compiled for hardware that is not there."""
+    usage = f"usage: jaxrefine plan {COMMANDS['plan'].arguments}"
+    dotted, rest = _dotted(arguments)
+    options, (name,) = _options("plan", rest, ("CONFIG",), _PLAN_FLAGS)
+    if "--topology" not in options:
+        raise config.ConfigError(f"which hardware? Give --topology, such as v5e-16, v5p-128, v6e-256, h100x8\n{usage}")
+    numbers = {flag: _number(flag, options[flag]) for flag in _NUMBERS if flag in options}
+    from jaxrefine.planning.topology import check_extra, parse_topology, prepare  # before jax: they import none of it
+
+    config.find(name)
+    try:
+        topology = parse_topology(options["--topology"])
+        check_extra(topology.chip.platform)
+        prepare(topology.chip.platform)
+    except ValueError as error:
+        raise config.ConfigError(str(error)) from error
+    configured = config.override(config.load(name), dotted, prog=f"jaxrefine plan {name}")
+    from jaxrefine.planning.plan import make_plan, options_of  # after the environment is set: they import jax
+    from jaxrefine.planning.report import as_json, report
+
+    try:
+        result = make_plan(
+            configured,
+            config.name_of(config.find(name)),
+            topology,
+            options_of(options, numbers),
+            say=lambda text: _say(text, sys.stderr),
+        )
+    except (ValueError, OSError) as error:
+        raise config.ConfigError(str(error)) from error
+    _say(report(result))
+    if "--json" in options:
+        pathlib.Path(options["--json"]).write_text(json.dumps(as_json(result), indent=2) + "\n")
+    return 0 if result.fits else 1
+
+
+_NUMBERS = ("--data", "--fsdp", "--tensor", "--microbatches", "--groups", "--candidates")
+
+
+def _number(flag: str, text: str) -> int:
+    least = -1 if flag in ("--data", "--fsdp", "--tensor") else 0 if flag == "--candidates" else 1
+    if not text.lstrip("-").isdigit() or int(text) < least:
+        raise config.ConfigError(f"{flag} is {text!r}; allowed: a whole number from {least} on")
+    return int(text)
+
+
+def _dotted(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Overrides of the config, which are flags with a dot in their name and their value; and the rest."""
+    dotted: list[str] = []
+    rest: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        flag, equals, _ = argument.partition("=")
+        if not (flag.startswith("--") and "." in flag):
+            rest.append(argument)
+            continue
+        dotted.append(argument)
+        if not equals and (value := next(waiting, None)) is not None:
+            dotted.append(value)
+    return dotted, rest
+
+
 _STATED: dict[str, Callable[[str], Any]] = {
     "--gamma-offset": int,
     "--xpos-base": lambda text: None if text == "none" else float(text),
@@ -166,11 +259,19 @@ def _stated(flag: str, text: str) -> Any:
 COMMANDS: dict[str, Command] = {
     "run": Command(
         function=run,
-        arguments="CONFIG [--dotted.flag value …] [--workdir DIR]",
+        arguments="CONFIG [--dotted.flag value …] [--workdir DIR] [--distributed [HOST:PORT,COUNT,INDEX]]",
         summary="run a config's stages; finished ones are not run again, a stopped one goes on",
     ),
     "show": Command(
         function=show, arguments="CONFIG [--dotted.flag value …]", summary="print a config as a run would have it"
+    ),
+    "plan": Command(
+        function=plan,
+        arguments="CONFIG --topology v5e-16|v5p-128|v6e-256|h100x8|h200x8|… [--model DIR|llama-7b|…]\n"
+        "      [--training NAME] [--data N] [--fsdp N] [--tensor N] [--remat NAME] [--attention NAME]\n"
+        "      [--microbatches N] [--groups N] [--candidates N] [--search] [--no-sampler] [--no-compile]\n"
+        "      [--json FILE] [--dotted.flag value …]",
+        summary="compile a fine-tuning's step for hardware that is not there: does it fit, what does it cost",
     ),
     "inspect": Command(
         function=inspect, arguments="SRC", summary="print a model's family, mechanisms, parameters and memory"
@@ -188,6 +289,26 @@ COMMANDS: dict[str, Command] = {
         summary="print how probable each model is for a query, or JSON lines for the queries of a file",
     ),
 }
+
+
+def _distributed(arguments: list[str]) -> tuple[list[str], str | None]:
+    """The arguments without ``--distributed [WHERE]``, and what it says: "auto", or None without it."""
+    rest: list[str] = []
+    where: str | None = None
+    words = iter(arguments)
+    for word in words:
+        if word == "--distributed":
+            where = "auto"
+            following = next(words, None)
+            if following is not None and "," in following and not following.startswith("-"):
+                where = following
+            elif following is not None:
+                rest.append(following)
+        elif word.startswith("--distributed="):
+            where = word.partition("=")[2]
+        else:
+            rest.append(word)
+    return rest, where
 
 
 def _parse(command: str, arguments: list[str]) -> tuple[str, list[str], str | None]:

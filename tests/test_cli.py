@@ -104,7 +104,7 @@ def test_a_run_with_another_config_in_the_same_directory_names_the_change(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (["rnu", "toy/tiny"], ["'rnu'", "did you mean 'run'", "Allowed: convert, inspect, route, run, show"]),
+        (["rnu", "toy/tiny"], ["'rnu'", "did you mean 'run'", "Allowed: convert, inspect, plan, route, run, show"]),
         (["run", "toy/tyni"], ["'toy/tyni'", "did you mean 'toy/tiny'"]),
         (["run"], ["which config?", "toy/tiny", "usage: jaxrefine run CONFIG"]),
         (["run", "--steps", "3", "toy/tiny"], ["the config comes before its flags"]),

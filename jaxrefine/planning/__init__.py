@@ -1,0 +1,1 @@
+"""Any step compiled for hardware that is not there: what fits, what it costs, what would help."""
