@@ -16,6 +16,7 @@ from jaxrefine.data.examples import Candidates
 from jaxrefine.data.groups import Refused, TokenGroup, tokenize_group
 from jaxrefine.data.packing import PackingConfig, pack, plan_rows, unpack
 from jaxrefine.data.tokenizer import Tokenizer
+from jaxrefine.models.attention import reads_paths, slot_multiple
 from jaxrefine.models.encoder import Encoder
 from jaxrefine.scoring.objectives import Objective
 from jaxrefine.scoring.reference import make_score, params_digest
@@ -200,7 +201,8 @@ class PackedScorer:
     def _shape(self, groups: list[TokenGroup]) -> PackingConfig:
         """A shape for these groups, never smaller than the last one."""
         options: dict[str, Any] = {
-            "expand": getattr(self._local.model, "attention", None) == "expand",
+            "expand": reads_paths(self._local.model),
+            "multiple": slot_multiple(self._local.model),
             "share_prompt": self._causal,
             "score_responses": self._score_responses,
             "verdicts": self._verdicts is not None,

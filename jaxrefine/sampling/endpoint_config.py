@@ -54,6 +54,8 @@ class EndpointConfig:
     """Of one attempt, the whole body included; then it is given up and tried again."""
     connect_seconds: float = 10.0
     """Until the connection stands."""
+    reply_bytes: int = 64 << 20
+    """The longest body that is read, unpacked; a longer one is refused while it comes in, and the request with it."""
     first_backoff_seconds: float = 0.5
     """Upper end of the first random wait between attempts; it doubles with each (full jitter)."""
     longest_backoff_seconds: float = 60.0
@@ -76,7 +78,7 @@ class EndpointConfig:
         check_variable(self.api_key_env)
         if not self.model:
             raise ValueError("model is empty; give the name that the server knows it by")
-        for name in ("concurrency", "choices_per_call", "max_attempts"):
+        for name in ("concurrency", "choices_per_call", "max_attempts", "reply_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
         seconds = ("deadline_seconds", "attempt_seconds", "connect_seconds")

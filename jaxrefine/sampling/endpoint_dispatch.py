@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from jaxrefine.sampling.endpoint_body import ACCEPTED, BrokenBodyError, RefusedBodyError, limited
 from jaxrefine.sampling.endpoint_config import EndpointConfig
 from jaxrefine.sampling.endpoint_retries import AttemptError, Backoff, of_status
 from jaxrefine.sampling.endpoint_wire import Answer, Call, Choice, MalformedError, UnsupportedError, parse_answer
@@ -104,7 +105,9 @@ class Dispatcher:
             max_retries=0,  # the one policy is ours
             timeout=openai.Timeout(None, connect=config.connect_seconds),  # of the rest, asyncio
             # a redirect would carry prompts to a place that nobody named
-            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
+            http_client=openai.DefaultAsyncHttpxClient(
+                follow_redirects=False, headers=ACCEPTED, event_hooks={"response": [limited(config.reply_bytes)]}
+            ),
         )
 
     async def _work(self, client: Any, slot: _Slot, waiting: collections.deque[Call], deliver: Deliver) -> None:
@@ -241,7 +244,11 @@ class Dispatcher:
         except openai.APITimeoutError:
             reason = f"no connection within {self._config.connect_seconds:g} s"
             raise AttemptError("unavailable", reason, again=True) from None
+        except RefusedBodyError as error:
+            raise _refused(error) from None
         except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, RefusedBodyError):
+                raise _refused(error.__cause__) from None
             # a connection that never stood cost nothing; one that was cut may have
             cause = type(error.__cause__).__name__
             stood = cause != "ConnectError"
@@ -250,6 +257,11 @@ class Dispatcher:
         except TimeoutError:
             reason = f"no reply within {self._config.attempt_seconds:g} s"
             raise AttemptError("deadline", reason, again=True, billed=True) from None
+
+
+def _refused(error: RefusedBodyError) -> AttemptError:
+    """What was refused while it came in was paid for; where it is too long, it would be so again."""
+    return AttemptError("invalid", str(error), again=isinstance(error, BrokenBodyError), billed=True)
 
 
 def _attempt_error(error: AttemptError | MalformedError) -> AttemptError:

@@ -13,96 +13,12 @@ import sys
 
 import pytest
 
+from benchmarks.faults.hostile import ANSWERS, CANARY
 from jaxrefine.judging import answers, grading_pool, grading_worker
 from jaxrefine.judging.grading_pool import GradingPool, PoolConfig, fits
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 WORKER = pathlib.Path(grading_worker.__file__)
-CANARY = "canary_of_the_grader"
-
-HOSTILE = [
-    # nesting
-    "(" * 5000 + "1" + ")" * 5000,
-    "{" * 5000,
-    "[" * 900 + "]" * 900,
-    "(1," * 300 + "2" + ")" * 300,
-    "((a,b)," * 200,
-    r"\frac{1}{" * 150 + "2" + "}" * 150,
-    r"\sqrt{" * 300 + "2" + "}" * 300,
-    r"\boxed{" * 300 + "1" + "}" * 300,
-    r"\text{" * 300 + "a" + "}" * 300,
-    r"\left(" * 300 + "1" + r"\right)" * 300,
-    r"\{" * 500 + r"\}" * 500,
-    "|1|" * 300,
-    # towers
-    "9^9^9",
-    "9^{9^{9^9}}",
-    "9**9**9**9",
-    "10^{10^{10}}",
-    "2^{" * 30 + "2" + "}" * 30,
-    "e^{e^{e^{e^{10}}}}",
-    "x^" * 500 + "2",
-    "(x+y+z)^{10000}",
-    "x^{1000}y^{1000}z^{1000}" * 10,
-    "2^{1000000000}",
-    # factorials, binomials, series, huge arguments
-    "100000!",
-    "((9!)!)!",
-    "9!!!!!!",
-    r"\binom{1000000}{500000}",
-    r"\binom{400}{200}^{9999}",
-    r"\sum_{k=1}^{10^{12}} k!",
-    r"\prod_{k=1}^{10^9} k",
-    r"\sin(10^{100000})",
-    r"\int_0^{\infty} e^{-x^{x^{x}}} dx",
-    # size
-    "1" * 200_000,
-    "0." + "3" * 200_000,
-    "1e" + "9" * 1000,
-    "x" * 1_000_000,
-    "a " * 500_000,
-    "-" + " " * 1_000_000 + "1",
-    "1+" * 900 + "1",
-    "1," * 900,
-    "1=" * 900 + "1",
-    "1:" * 700,
-    r"\pm " * 400,
-    "[1,2]\\cup" * 150 + "[3,4]",
-    r"\begin{pmatrix}" + "1&" * 600 + r"1\end{pmatrix}",
-    r"\sin " * 200 + "x",
-    r"\frac" * 300,
-    "1/" * 500 + "1",
-    "$" * 2000,
-    "\\" * 2000,
-    # code
-    f"__import__('os').system('touch {CANARY}')",
-    f"open('{CANARY}', 'w')",
-    f"exec(\"open('{CANARY}', 'w')\")",
-    f'eval(\'__import__("os").mkdir("{CANARY}")\')',
-    "().__class__.__bases__[0].__subclasses__()",
-    "x.__class__.__mro__[1]",
-    "lambda: 1",
-    r"\input{/etc/passwd}",
-    rf"\write18{{touch {CANARY}}}",
-    rf"\text{{__import__('os').mkdir('{CANARY}')}}",
-    rf"\operatorname{{exec}}(open('{CANARY}','w'))",
-    rf"\mathrm{{eval}}(open('{CANARY}','w'))",
-    "sympify('1')",
-    "{{7*7}}",
-    "%s%n",
-    # characters
-    "\x00\x01\x02",
-    "\ud800",
-    "а + б",  # Cyrillic
-    "⁹⁹⁹",
-    "١٢٣",  # Arabic digits
-    "1\u202e2",
-    "𝟏𝟐",
-    "0^0",
-    r"\infty - \infty",
-    "nan",
-]
-"""Answers as a hostile or broken model might give them."""
 
 
 @pytest.fixture(scope="module")
@@ -112,32 +28,9 @@ def pool():
         yield made
 
 
-def test_there_are_sixty_hostile_answers_and_more():
-    assert len(set(HOSTILE)) == len(HOSTILE) > 60
-
-
-def test_hostile_answers_equal_themselves_and_settle_nothing_else_without_help():
-    for text in HOSTILE:
-        assert answers.equivalent(text, text, grader=None) in ("equal", "no answer"), text[:40]
-        assert answers.equivalent(text, "7", grader=None) in ("different", "undecided", "no answer"), text[:40]
-        assert answers.equivalent("7", text, grader=None) == answers.equivalent(text, "7", grader=None), text[:40]
-
-
-def test_hostile_answers_end_and_run_nothing_in_the_workers(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)  # where a canary would appear
-    with GradingPool(PoolConfig(workers=2, deadline_seconds=0.5)) as pool:
-        pool.start()
-        outcomes = [answers.equivalent(text, r"\oint 7", grader=pool) for text in HOSTILE]
-        assert set(outcomes) <= {"different", "undecided", "no answer"}
-        pool.start()  # those that were replaced have come up
-        assert pool.alive == 2
-    assert list(tmp_path.iterdir()) == []
-    assert pool.alive == 0
-
-
 def test_what_is_let_through_to_a_parser_is_small_and_tame():
-    assert [text[:20] for text in HOSTILE if fits(text) and CANARY in text and "__" in text] == []
-    assert not any(fits(text) for text in HOSTILE if len(text) > grading_pool.MAX_LENGTH)
+    assert [text[:20] for text in ANSWERS if fits(text) and CANARY in text and "__" in text] == []
+    assert not any(fits(text) for text in ANSWERS if len(text) > grading_pool.MAX_LENGTH)
     assert fits("x^4 + y^2 + z^2")
 
 

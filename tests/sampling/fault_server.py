@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import collections
 import email.utils
+import gzip
 import http.server
 import json
 import re
 import socket
 import struct
 import threading
+import time
+import zlib
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -21,10 +24,12 @@ TIMEOUT = 120.0
 class FaultServer:
     """Answers a prompt with ``reply(prompt, choice)`` once its faults are used up, one fault an arrival.
 
+    Each arrival takes ``seconds``, and the first ``gather`` wait for each other.
+
     A prompt is the text of a completion, or that of a chat's last message. ``counts`` is what a bill would rest on.
     """
 
-    def __init__(self, faults: Mapping[str, Sequence[str]] | None = None, *, gather: int = 1):
+    def __init__(self, faults: Mapping[str, Sequence[str]] | None = None, *, gather: int = 1, seconds: float = 0):
         self._faults = {prompt: collections.deque(names) for prompt, names in (faults or {}).items()}
         self._gather = threading.Barrier(gather)
         self._lock = threading.Condition()
@@ -32,10 +37,12 @@ class FaultServer:
         self.arrivals: collections.Counter[str] = collections.Counter()
         self.bodies: list[dict[str, Any]] = []
         self.keys: set[str] = set()
-        self.prompt_tokens = self.reply_tokens = self.unknown = 0
+        self.prompt_tokens = self.reply_tokens = 0
         self.under_way = self.most_under_way = 0
-        self.held = 0
+        self.held = self.sent = 0
         self.said_model = ""
+        self.unknown_prompts: list[str] = []
+        self.seconds = seconds
         server = self
 
         class Handler(_Handler):
@@ -77,6 +84,8 @@ class FaultServer:
             faults = self._faults.get(prompt)
             fault = faults.popleft() if faults else ""
         self._gather.wait(TIMEOUT)
+        if self.seconds:
+            time.sleep(self.seconds)
         return fault
 
     def leave(self) -> None:
@@ -88,9 +97,17 @@ class FaultServer:
             self.prompt_tokens += prompt_tokens
             self.reply_tokens += reply_tokens
 
-    def bill_unknown(self) -> None:
+    def bill_unknown(self, prompt: str) -> None:
         with self._lock:
-            self.unknown += 1
+            self.unknown_prompts.append(prompt)
+
+    @property
+    def unknown(self) -> int:
+        return len(self.unknown_prompts)
+
+    def flooded(self, size: int) -> None:
+        with self._lock:
+            self.sent += size
 
     def hold(self) -> None:
         with self._lock:
@@ -159,22 +176,40 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             said = {"error": {"message": f"no, not with {key}", "code": detail or None}}
             self._send(int(fault), content or json.dumps(said).encode(), headers)
         elif fault == "hang":
-            self.faulty.bill_unknown()
+            self.faulty.bill_unknown(prompt)
             self.faulty.hold()
         elif fault == "drip":
-            self.faulty.bill_unknown()
+            self.faulty.bill_unknown(prompt)
             self._start(200, {"Content-Length": str(10**6)})
             while self.faulty.drip():
                 self.wfile.write(b" ")
+        elif fault in ("bloated", "bomb"):
+            self.faulty.bill_unknown(prompt)
+            self._flood(int(detail), packed=fault == "bomb")
         elif fault == "cut":
-            self.faulty.bill_unknown()
+            self.faulty.bill_unknown(prompt)
             self._start(200, {"Content-Length": "100"})
             self.wfile.write(b'{"choices": [')
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             self.connection.close()
+        elif fault in ("packed", "mispacked"):
+            content = gzip.compress(self._content(fault, body, prompt, key))
+            content = content if fault == "packed" else content[: len(content) // 2]
+            self._send(200, content, {"Content-Encoding": "gzip"})
         else:
             self._send(200, self._content(fault, body, prompt, key))
+
+    def _flood(self, size: int, *, packed: bool) -> None:
+        """A body of so many bytes, in pieces whose number nothing says beforehand; packed, it is a thousandth of it."""
+        packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+        self._start(200, {"Transfer-Encoding": "chunked"} | ({"Content-Encoding": "gzip"} if packed else {}))
+        for left in range(size, 0, -(1 << 20)):
+            piece = b" " * min(left, 1 << 20)
+            piece = packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH) if packed else piece
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.faulty.flooded(len(piece))
+        self.wfile.write(b"0\r\n\r\n")
 
     def _content(self, fault: str, body: dict[str, Any], prompt: str, key: str) -> bytes:
         chat, number = "messages" in body, body.get("n", 1)
@@ -201,9 +236,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif fault == "fewer":
             replied["choices"] = replied["choices"][:1]
         content = json.dumps(replied).encode()
-        if fault in ("truncated", "empty", "page", "silent"):
-            self.faulty.bill_unknown()
-            return {"truncated": content[:-20], "empty": b"", "page": b"<!doctype html>", "silent": content}[fault]
+        unsaid = {"truncated": content[:-20], "empty": b"", "page": b"<!doctype html>"}
+        unsaid |= dict.fromkeys(("silent", "mispacked"), content)
+        if fault in unsaid:
+            self.faulty.bill_unknown(prompt)
+            return unsaid[fault]
         self.faulty.bill(usage["prompt_tokens"], usage["completion_tokens"])
         return content
 
