@@ -3,7 +3,9 @@
 Source:   https://arxiv.org/abs/2311.07961, an ablation; everything else as in art/tiny
 Command:  jaxrefine run art/tiny_no_questions
 Cost:     as art/tiny
-Result:   the table of art/tiny; the paper's ablation: such an Asker never refines
+Result:   the table of art/tiny; the paper's ablation: such an Asker never refines. Once, on 200 problems and one seed:
+          this one refines 70 %, Asker 57.0 %, Asker and Truster 48.0 %, always (the data's questions) 63.0 %; art/tiny
+          has 72.5 %, 57.5 %, 52.0 % and 65.5 %, none of them apart by more than their intervals of 6.5
 """
 
 import dataclasses

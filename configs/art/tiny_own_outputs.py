@@ -3,7 +3,9 @@
 Source:   https://arxiv.org/abs/2311.07961, an ablation; everything else as in art/tiny
 Command:  jaxrefine run art/tiny_own_outputs
 Cost:     as art/tiny
-Result:   the table of art/tiny; the paper's ablation: worse than one that read the answering model's
+Result:   the table of art/tiny; the paper's ablation: worse than one that read the answering model's. Once, on 200
+          problems and one seed: 65 of its own 1,500 answers are right, so it refines everything: Asker 63.5 %, Asker
+          and Truster 52.5 %, always 63.5 % (art/tiny: 57.5 %, 52.0 %, 65.5 %)
 """
 
 import dataclasses

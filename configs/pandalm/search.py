@@ -6,6 +6,9 @@ Command:  jaxrefine run pandalm/search --judge.model JUDGE --search.tasks.file a
           --search.validation.file testset-inference-v1.json --bases.0.model LLAMA_7B --bases.1.model BLOOM_7B
           --bases.2.model CEREBRAS_GPT_6.7B --bases.3.model OPT_6.7B --bases.4.model PYTHIA_6.9B
           Your own data: any file in Alpaca's form; your own base: one Base in a copy of this file
+          Over a cluster: --search.cluster.by ray --search.cluster.gpus 8 (extra "ray"; a run of the grid is a task, and
+          the work directory is on a disk that all machines share). Beside the wins, lm-eval's tasks (extra "lm-eval"):
+          --search.harness.tasks arc_challenge hellaswag
 Cost:     a base model: 16 runs of 5 epochs and the default's 3, 83 epochs of 52,000 prompts; at 130 tokens a prompt
           about 2 × 10^19 FLOPs, six hours on eight A100s at 40 % of their peak; 158 comparisons of 170 prompts, at most
           26,860 questions to the judge

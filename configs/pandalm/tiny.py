@@ -2,13 +2,14 @@
 
 Source:   PandaLM, https://arxiv.org/abs/2306.05087
 Command:  jaxrefine run pandalm/tiny
-Cost:     about ten minutes on two CPU cores
+Cost:     52 minutes were measured, without a stop, on two CPU cores beside a dozen other jobs (load 15)
 Result:   agreement of the judge with its teacher (exact answers, then brevity) on pairs that it did not see; for each
           base model the champion of 12 trials (learning rate × optimiser × epoch) against the default, by the judge and
-          by accuracy on test problems: report.md with figures in the work directory
-Expected: the judge agrees with the teacher on 0.81 of 180 held-out pairs (ties alone would be 0.70), κ 0.50; from the
-          shipped model the search finds AdamW at 2e-4 after epoch 2, 49 % of the test problems against the default's
-          19 %; the new GPT-NeoX is too young for the settings to differ (5 % with all of them)
+          by accuracy on 200 test problems: report.md with figures in the work directory
+Expected: the judge agrees with the teacher on 0.70 [0.63, 0.77] of 174 held-out pairs (ties alone: 0.39), κ 0.53;
+          champions, first in the round robin too: from the shipped model AdamW at 2e-4 after epoch 2, 65 % against the
+          default's 42 % (+23.0 points [16.1, 30.2]); from the new GPT-NeoX AdamW at 2e-3 after epoch 2, 36.5 % against
+          17 % (+19.5 [12.6, 26.1])
 
 The default is Alpaca's learning rate, which is far too low for models as small as these.
 """
@@ -30,8 +31,8 @@ from jaxrefine.training.optimizer import OptimizerConfig
 
 SMALL = str(SHIPPED)
 TEACHER = str(SHIPPED.with_name("arithmetic-teacher"))
-WORLD = ArithmeticConfig(min_steps=2, max_steps=2)
-"""Two calculations a problem."""
+WORLD = ArithmeticConfig(min_steps=2, max_steps=2, max_start=20, max_addend=9, max_factor=3, max_value=40)
+"""Two calculations a problem, with numbers so small that a new model learns to solve them in minutes."""
 
 
 def likelihood(*, learning_rate: float, epochs: float, groups_per_step: int, max_prompt: int = 128) -> Finetuning:
@@ -51,9 +52,16 @@ def likelihood(*, learning_rate: float, epochs: float, groups_per_step: int, max
 
 def get_config() -> PandaLM:
     brief = TaskSource(num=384, seed=11, world=WORLD, brief=True)
-    # The base models know bare questions alone: what they are tuned for is to answer instructions.
-    asked = TaskSource(num=320, seed=16, world=WORLD, prompt="Task:\n{question}\nReply:\n")
-    pretraining = likelihood(learning_rate=3e-3, epochs=1, groups_per_step=48)
+    # What they are tuned for is new to the base models: the shipped one knows bare questions alone, and the one that is
+    # made here no questions but "how many now".
+    asked = TaskSource(
+        num=480, seed=16, world=dataclasses.replace(WORLD, ending_rate=1.0), prompt="Task: {question}\nReply:"
+    )
+    # As the shipped model was pre-trained (arithmetic/pretrain), on a third of the problems.
+    pretraining = dataclasses.replace(
+        likelihood(learning_rate=3e-3, epochs=1, groups_per_step=48),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_share=0.05, weight_decay=0.1, b2=0.98),
+    )
     return PandaLM(
         bases=(
             Base(name="llama", model=SMALL),
@@ -62,17 +70,18 @@ def get_config() -> PandaLM:
                 model=SMALL,  # its tokenizer
                 attributes={
                     "model_type": "gpt_neox",
-                    "hidden_size": 96,
-                    "intermediate_size": 384,
-                    "num_hidden_layers": 3,
+                    "hidden_size": 128,
+                    "intermediate_size": 512,
+                    "num_hidden_layers": 4,
                     "num_attention_heads": 4,
                     "max_position_embeddings": 512,
                     "rotary_pct": 0.5,
+                    "tie_word_embeddings": True,
                 },
-                pretraining=dataclasses.replace(pretraining, steps=110),
+                pretraining=dataclasses.replace(pretraining, steps=250),
             ),
         ),
-        pretraining_tasks=TaskSource(num=5280, seed=12, world=WORLD),
+        pretraining_tasks=TaskSource(num=12_000, seed=12, world=dataclasses.replace(WORLD, ending_rate=0.0)),
         judge=JudgeConfig(
             tasks=TaskSource(num=680, seed=13, world=WORLD),
             num_held_out=30,
@@ -104,7 +113,7 @@ def get_config() -> PandaLM:
             ),
             num_blocks=2,
             validation=dataclasses.replace(asked, num=40, split="validation", seed=14),
-            test=dataclasses.replace(asked, num=160, split="test", seed=15),
+            test=dataclasses.replace(asked, num=200, split="test", seed=15),
             sampling=SamplingConfig(num_candidates=1, temperatures=(0.0,), max_new_tokens=64),
             round_robin=True,
         ),

@@ -219,7 +219,13 @@ def matrix(found: Standings) -> str:
 
 
 def write_judge_report(
-    report: JudgeReport, directory: Path, *, published: Mapping[str, Sequence[Published]], title: str, least: int = 5
+    report: JudgeReport,
+    directory: Path,
+    *,
+    published: Mapping[str, Sequence[Published]],
+    title: str,
+    least: int = 5,
+    notes: Sequence[str] = (),
 ) -> Path:
     """Writes ``metrics.json``, ``report.md`` and the graphs of who beats whom.
 
@@ -229,6 +235,7 @@ def write_judge_report(
         published: rows to be shown beside, by what they were measured on.
         title: heading.
         least: a lead below this is none.
+        notes: on the pairs, before the table.
 
     Returns:
         The path of ``report.md``.
@@ -247,6 +254,7 @@ def write_judge_report(
         + "Precision, recall and F1 are unweighted means over first, second and tie. What a judge said in a form that "
         "cannot be read is wrong, or, in a row that says so, a tie. Rows with † are published and were not measured "
         "here.",
+        *notes,
         "\n".join([*head, *lines]),
     ]
     for name, found in report.standings.items():

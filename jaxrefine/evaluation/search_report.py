@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from jaxrefine.artefacts.atomic import write_json, write_text
+from jaxrefine.evaluation.harness import headline
 from jaxrefine.evaluation.metrics import Interval, bootstrap, make_resamples, paired_difference
 from jaxrefine.evaluation.plots import BLACK, BLUE, GREY, ORANGE, make_panels
 from jaxrefine.evaluation.strengths import strengths_of
@@ -21,7 +22,7 @@ from jaxrefine.training.grid import Trial
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DEFAULT = "default"
+DEFAULT, UNTUNED = "default", "before tuning"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,8 @@ class SearchResult:
     """All against all, the default too; empty where it was not played."""
     questions: int
     """Different ones that the judge was asked in all: no two texts are compared twice."""
+    harness: Mapping[str, Mapping[str, Mapping[str, float]]] = dataclasses.field(default_factory=dict)
+    """What lm-eval measured, by model, task and metric; models are trials, the default and ``UNTUNED``."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -122,6 +125,8 @@ def markdown(results: Sequence[SearchResult], *, title: str, figures: Mapping[st
     parts = [f"# {title}"]
     for found in results:
         parts += [f"## {found.base}", *_facts(found), _table(found)]
+        if found.harness:
+            parts += ["What lm-eval measures (± standard error), beside the judge's opinion:", _harness_table(found)]
         if found.base in figures:
             parts.append(f"![wins by setting, perplexity beside wins]({figures[found.base]})")
     reading = (
@@ -171,6 +176,28 @@ def _table(found: SearchResult) -> str:
             "–" if answered.perplexity is None else f"{answered.perplexity:.3f}",
             f"{answered.mean_characters:.0f}",
         ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _harness_table(found: SearchResult) -> str:
+    shares, tasks = found.shares(), list(dict.fromkeys(task for of in found.harness.values() for task in of))
+    metrics = {task: next(headline(of[task])[0] for of in found.harness.values() if task in of) for task in tasks}
+    titles = ["model", "share", "accuracy", "perplexity", *(f"{task}: {name}" for task, name in metrics.items())]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for name, measured in found.harness.items():
+        answered, share = found.answered.get(name), shares.get(name, math.nan)
+        cells = [
+            name,
+            "–" if math.isnan(share) else f"{share:.3f}",
+            "–" if answered is None else _interval(found.accuracy(name), "{:.1f} %", 100),
+            "–" if answered is None or answered.perplexity is None else f"{answered.perplexity:.3f}",
+        ]
+        for task in tasks:
+            _, value, error = headline(measured.get(task, {}))
+            cells.append(
+                "–" if math.isnan(value) else f"{value:.3f}" + ("" if math.isnan(error) else f" ± {error:.3f}")
+            )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -245,6 +272,7 @@ def as_json(found: SearchResult) -> dict[str, Any]:
         "gain": of(found.gain()),
         "correlations": found.correlations(),
         "diverged": list(found.diverged),
+        "lm_eval": found.harness,
         "trials": {
             name: {
                 "share": None if math.isnan(shares[name]) else shares[name],

@@ -16,6 +16,7 @@ from jaxrefine.data.batch import PackedBatch
 from jaxrefine.data.packing import PackingConfig, Refused, TokenGroup, pack, unpack
 from jaxrefine.evaluation.variant_data import Judged, token_group
 from jaxrefine.evaluation.variant_settings import Settings
+from jaxrefine.models.attention import attention_backend
 from jaxrefine.scoring.objectives import Objective
 from jaxrefine.scoring.scorers import SequenceLogProb
 from jaxrefine.training.prefetch import to_device
@@ -37,7 +38,7 @@ class GroupScorer:
 
     def __init__(self, groups: Sequence[TokenGroup], base: LoadedModel, settings: Settings, *, verdicts: bool) -> None:
         self._decoder, self._mesh = base.model, base.mesh
-        expand = settings.attention == "expand"
+        expand = attention_backend(settings.attention).reads_paths
         largest = PackingConfig.fit(groups, rows=1, verdicts=verdicts, expand=expand).slots
         slots = max(largest, settings.slots)
         rows = -(-max(1, _SLOTS_AT_ONCE // slots) // base.num_shards) * base.num_shards

@@ -12,6 +12,7 @@ from jaxrefine.data.steps import StepLoader, Steps, fit_steps, shuffled_steps
 from jaxrefine.data.tokenizer import Tokenizer
 from jaxrefine.evaluation.variant_data import Judged, token_group
 from jaxrefine.evaluation.variant_settings import Settings
+from jaxrefine.models.attention import attention_backend
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ def layout(trainings: Mapping[int, Training], settings: Settings, *, verdicts: b
         slots=settings.slots,
         multiple_of_rows=num_shards,
         verdicts=verdicts,
-        expand=settings.attention == "expand",
+        expand=attention_backend(settings.attention).reads_paths,
     )
 
 

@@ -24,6 +24,7 @@ from jaxrefine.data.groups import TokenGroup, tokenize_group
 from jaxrefine.data.jsonl import RecordError
 from jaxrefine.data.packing import PackingConfig, pack
 from jaxrefine.data.readers import read_prompts
+from jaxrefine.models.attention import reads_paths, slot_multiple
 from jaxrefine.scoring.objectives import Objective
 from jaxrefine.scoring.reference import make_score
 from jaxrefine.scoring.scorers import RouterHead
@@ -31,7 +32,6 @@ from jaxrefine.selection.features import FeatureRouter
 from jaxrefine.typing import Array, Float, Params
 
 ROUTER, FEATURES = "router.json", "router_features.safetensors"
-_LEAST_SLOTS = 32
 _AT_ONCE = 8192
 
 
@@ -122,15 +122,16 @@ class ModelRouter:
     def _parts(self, groups: Sequence[TokenGroup]) -> Iterator[tuple[list[TokenGroup], PackingConfig]]:
         """Queries of alike length with the shape of their batches: one query a row, so that none waits for a longer."""
         by_slots: dict[int, list[TokenGroup]] = {}
+        least = slot_multiple(self._loaded.model)
         for group in groups:
-            by_slots.setdefault(max(_LEAST_SLOTS, _power(len(group.prompt))), []).append(group)
+            by_slots.setdefault(max(least, _power(len(group.prompt))), []).append(group)
         for slots, part in sorted(by_slots.items()):
             most = max(1, self._batch_tokens // slots)
             rows = min(most, _power(len(part)))
             shape = PackingConfig(
                 rows=-(-rows // self._loaded.num_shards) * self._loaded.num_shards,
                 slots=slots, scored=0, groups=1, candidates=0,
-                expand=getattr(self._loaded.model, "attention", None) == "expand",
+                expand=reads_paths(self._loaded.model),
             )  # fmt: skip
             if shape not in self.shapes:
                 self.shapes.append(shape)

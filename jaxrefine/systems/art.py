@@ -261,7 +261,7 @@ class Art(ArtRun):
         ]
 
     def _sampled(self, config: SamplingConfig) -> SamplingConfig:
-        return dataclasses.replace(config, max_new_tokens=self.max_new_tokens)
+        return dataclasses.replace(config, max_new_tokens=self.max_new_tokens, seed=config.seed + self.seed)
 
     def _sample(
         self,
@@ -287,6 +287,7 @@ class Art(ArtRun):
         directory: pathlib.Path,
         description: str,
     ) -> None:
+        config = dataclasses.replace(config, seed=config.seed + self.seed)
         finetune(start, examples, config, directory, placement=self.placement, description=description)
 
 

@@ -14,6 +14,7 @@ from jaxrefine.judging.local import Rows
 from jaxrefine.sampling.candidates import SamplingConfig
 from jaxrefine.sampling.endpoint_config import EndpointConfig
 from jaxrefine.training.finetuning import Finetuning
+from jaxrefine.training.full_size import NamedFinetuning
 
 _SHIPPED = pathlib.Path(__file__).resolve().parent.parent / "shipped"
 
@@ -169,8 +170,26 @@ class ArtSettings:
     """The Asker's decision, the curve, the bootstrap."""
     placement: Placement = dataclasses.field(default_factory=Placement)
     """Where all models compute."""
+    seed: int = 0
+    """Added to the seeds of every training and every sampling: another run on the same problems."""
     title: str = "Ask, refine, trust"
     """Of the report."""
+
+    def fine_tunings(self) -> list[NamedFinetuning]:
+        """Of ψ, the Asker and the Truster, as far as they learn."""
+        truster = self.asker if self.truster.from_asker_task else self.truster
+        answers = len(self.solver.samples.policies())
+        roles = (
+            ("solver", self.solver.finetuning, self.solver, 1),
+            ("asker task", self.asker.task, self.asker, 1),
+            ("asker", self.asker.training, self.asker, 1),
+            ("truster", self.truster.training, truster, answers),
+        )
+        return [
+            NamedFinetuning(name=name, training=training, num_candidates=number, model=role.model)
+            for name, training, role, number in roles
+            if training is not None
+        ]
 
     @property
     def labels_answers(self) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
+
 from jaxrefine.artefacts.atomic import write_json
 from jaxrefine.artefacts.progress import say
 from jaxrefine.artefacts.stages import Stage, input_directory
@@ -15,6 +17,7 @@ from jaxrefine.data.readers import read_candidates, read_instructions
 from jaxrefine.data.readers_instructions import read_alpaca, read_tuna
 from jaxrefine.evaluation.variant_settings import SHIPPED
 from jaxrefine.training.finetuning import MODEL, Finetuning, finetune
+from jaxrefine.training.full_size import NamedFinetuning
 
 Format = Literal["candidates", "instructions", "alpaca", "tuna"]
 
@@ -44,6 +47,11 @@ class FinetuningJob:
         """Where the model is."""
         return SHIPPED if self.model is None else Path(self.model).expanduser()
 
+    def fine_tunings(self) -> list[NamedFinetuning]:
+        """The only one; four candidates a prompt, as the data are not read for it."""
+        number = 1 if self.training.objective.loss is None else 4
+        return [NamedFinetuning(name="train", training=self.training, num_candidates=number, model=self.model)]
+
     def stages(self) -> list[Stage]:
         """A look at the data, then training."""
         if not self.data:
@@ -51,7 +59,10 @@ class FinetuningJob:
         for name, path in (("data", Path(self.data)), ("model", self.directory)):
             if not path.expanduser().exists():
                 raise ValueError(f"{name}: there is no {path}")
-        return [Stage("examples", self.look), Stage("train", self.train, inputs=("examples",))]
+        return [
+            Stage("examples", self.look, processes="first"),
+            Stage("train", self.train, inputs=("examples",), processes="all"),
+        ]
 
     def look(self, directory: Path) -> None:
         """Reads all of the data before anything is computed, and notes what it and the model are."""
@@ -63,7 +74,8 @@ class FinetuningJob:
         """The model, with its tokenizer and, where the scorer has one, its head."""
         input_directory(directory, "examples")
         finetune(self.directory, self._examples(), self.training, directory, placement=self.placement)
-        say(f"model: {directory / MODEL}")
+        if jax.process_index() == 0:
+            say(f"model: {directory / MODEL}")
 
     def _examples(self) -> Sequence[Any]:
         return READERS[self.data_format](Path(self.data).expanduser())

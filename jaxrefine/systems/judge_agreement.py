@@ -22,6 +22,7 @@ from jaxrefine.data.readers_pandalm import (
     read_pandalm_verdicts,
 )
 from jaxrefine.evaluation.judge_report import PEOPLE, PUBLISHED, measure_judges, print_judges, write_judge_report
+from jaxrefine.evaluation.pandalm_test_set import notes_on_test_set
 from jaxrefine.judging.distilled import JudgeForm, make_asker
 from jaxrefine.judging.kept import KeptComparisons
 from jaxrefine.judging.local import Rows
@@ -35,7 +36,8 @@ class JudgeAgreement:
     """A report on judges; stopped at any instant, the same command goes on."""
 
     data: str = ""
-    """The directory of PandaLM's test set: its file and all published verdicts in it are read."""
+    """The directory of PandaLM's test set: its file and all published verdicts in it are read. The report says which of
+    the 999 rows are there, and with all of them whether the counts are those that are known."""
     pairs: str = ""
     """Instead of ``data``: a file of pairs that people judged."""
     pairs_format: Literal["pandalm", "auto_j", "records"] = "pandalm"
@@ -93,10 +95,16 @@ class JudgeAgreement:
         kept = read_json(input_directory(directory, "verdicts") / SAID)
         said = {judge: {id: Said(**one) for id, one in found.items()} for judge, found in kept.items()}
         truth = "the records" if self.pairs_format == "records" else PEOPLE
-        found = measure_judges(self.read_pairs(), said, truth=truth, seed=self.seed)
+        pairs = self.read_pairs()
+        found = measure_judges(pairs, said, truth=truth, seed=self.seed)
+        notes = notes_on_test_set(pairs, found) if self.pairs_format == "pandalm" else []
         published = PUBLISHED if self.pairs_format == "pandalm" else {}
         print_judges(found, published)
-        path = write_judge_report(found, directory, published=published, title=self.title, least=self.least_lead)
+        for note in notes:
+            say(note)
+        path = write_judge_report(
+            found, directory, published=published, title=self.title, least=self.least_lead, notes=notes
+        )
         say(f"report: {path}")
 
     def read_pairs(self) -> list[Annotated]:

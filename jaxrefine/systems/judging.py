@@ -15,6 +15,7 @@ from jaxrefine.artefacts.progress import say
 from jaxrefine.artefacts.stages import Stage, StageError, input_directory
 from jaxrefine.conversion.pretrained import load_pretrained
 from jaxrefine.data.examples import Candidates
+from jaxrefine.data.jsonl import set_aside
 from jaxrefine.data.readers import read_candidates, write_candidates
 from jaxrefine.data.tokenizer import load_tokenizer
 from jaxrefine.evaluation.variant_settings import SHIPPED
@@ -44,6 +45,8 @@ class LocalJudging:
 
     candidates: str = ""
     """A ``.jsonl`` file, as ``read_candidates`` reads it; scores in it are not needed."""
+    max_bad_lines: int = 0
+    """Malformed lines of ``candidates`` set aside, with where and why, in ``rejects.jsonl``; more stop the job."""
     judge: Literal["likelihood", "reward", "pairwise", "verdict"] = "likelihood"
     """The log-probability of each response under the model; the number that its reward head gives; comparisons of all
     pairs in both orders, the verdict being the likeliest of three texts; or the log-odds of "correct" against
@@ -71,7 +74,7 @@ class LocalJudging:
 
     def stages(self) -> list[Stage]:
         """Candidates, labels."""
-        stages = _stages(self.candidates, self.label)
+        stages = _stages(self.candidates, self.label, self.max_bad_lines)
         _prompt(self.judge, self.prompt)  # a mistake in it is better noticed now
         return stages
 
@@ -112,6 +115,8 @@ class EndpointJudging:
     """Where the model is, and what it may cost."""
     candidates: str = ""
     """A ``.jsonl`` file, as ``read_candidates`` reads it; scores in it are not needed."""
+    max_bad_lines: int = 0
+    """Malformed lines of ``candidates`` set aside, with where and why, in ``rejects.jsonl``; more stop the job."""
     judge: Literal["contextual", "pairwise", "likelihood", "said"] = "contextual"
     """Points for all responses at once; comparisons of all pairs in both orders; the log-probability that the model
     gives of each; or the log-probabilities that came with its own responses, for which nothing is asked."""
@@ -136,7 +141,7 @@ class EndpointJudging:
 
     def stages(self) -> list[Stage]:
         """Candidates, labels."""
-        stages = _stages(self.candidates, self.label)
+        stages = _stages(self.candidates, self.label, self.max_bad_lines)
         _prompt(self.judge, self.prompt)  # a mistake in it, and a missing key, are better noticed now
         read_secret(self.endpoint.api_key_env)
         return stages
@@ -177,7 +182,7 @@ def _prompt(judge: str, file: str) -> Prompt:
     return load_prompt(file, judge) if file else shipped.get(judge, PAIRWISE)
 
 
-def _stages(candidates: str, label: Callable[[pathlib.Path], None]) -> list[Stage]:
+def _stages(candidates: str, label: Callable[[pathlib.Path], None], max_bad_lines: int) -> list[Stage]:
     if not candidates:
         raise ValueError("no candidates: give yours with --candidates FILE.jsonl")
     if not pathlib.Path(candidates).expanduser().is_file():
@@ -185,7 +190,9 @@ def _stages(candidates: str, label: Callable[[pathlib.Path], None]) -> list[Stag
 
     def check(directory: pathlib.Path) -> None:
         """Reads all of them before anything is asked, and keeps them as they were."""
-        write_candidates(directory / GIVEN, read_candidates(pathlib.Path(candidates).expanduser(), scored=False))
+        options = set_aside(directory, max_bad_lines)
+        given = read_candidates(pathlib.Path(candidates).expanduser(), scored=False, **options)
+        write_candidates(directory / GIVEN, given)
 
     return [Stage("candidates", check), Stage("labels", label, inputs=("candidates",))]
 

@@ -17,6 +17,7 @@ from jaxrefine.judging.local import Rows
 from jaxrefine.sampling.candidates import SamplingConfig
 from jaxrefine.selection.examples import ExampleChoice
 from jaxrefine.training.finetuning import Finetuning
+from jaxrefine.training.full_size import NamedFinetuning
 
 GIVEN = "given"
 """What the model is called from which everything starts."""
@@ -157,6 +158,18 @@ class MathSettings:
             if phase.name in wanted:
                 wanted |= {phase.start, phase.samples_of or phase.start}
         return tuple(phase for phase in self.phases if phase.name in wanted)
+
+    def fine_tunings(self) -> list[NamedFinetuning]:
+        """Every phase, from the given model that it goes back to."""
+        return [
+            NamedFinetuning(
+                name=phase.name,
+                training=phase.training,
+                num_candidates=(phase.examples.num if phase.samples_of else 0) + phase.generates,
+                model=self.model if (first := self.history(phase.name)[0]) == GIVEN else self.more_models[first],
+            )
+            for phase in self.phases
+        ]
 
     @property
     def generators(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """PandaLM: a judge trained on a teacher's verdicts, and a search over settings of a fine-tuning that it judges.
 
-Its stages are bases, responses, records, judge, agreement, trials, answers, tournament, report.
+Its stages are bases, responses, records, judge, agreement, trials, answers, tournament, harness (where lm-eval is
+asked), report.
 
 Source: PandaLM, arXiv:2306.05087.
 """
@@ -28,6 +29,7 @@ from jaxrefine.models.weights import Family
 from jaxrefine.systems.pandalm_judge import JudgeConfig, JudgeStages
 from jaxrefine.systems.pandalm_search import MODELS, SearchConfig, SearchStages
 from jaxrefine.training.finetuning import Finetuning, finetune
+from jaxrefine.training.full_size import NamedFinetuning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,21 @@ class PandaLM:
             raise ValueError(f"two base models are called {repeated[0]!r}")
         if any(base.attributes for base in self.bases) and self.pretraining_tasks is None:
             raise ValueError("new base models are trained on pretraining_tasks, and there are none")
+
+    def fine_tunings(self) -> list[NamedFinetuning]:
+        """Of the judge, and of every base model in the search and before it."""
+        found = [("judge", self.judge.training, self.judge.start or self.judge.model or None)]
+        for base in self.bases:
+            each = (
+                ("pretraining", base.pretraining),
+                ("tuning", self.judge.tuning),
+                ("search", self.search.default if self.search is not None else None),
+            )
+            found += [(f"{base.name}: {what}", training, base.model) for what, training in each if training is not None]
+        return [
+            NamedFinetuning(name=name, training=training, num_candidates=1, model=model)
+            for name, training, model in found
+        ]
 
     def stages(self) -> list[Stage]:
         """Base models, then the judge's stages unless it is there, then those of the search."""

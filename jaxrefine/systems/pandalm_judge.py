@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -19,9 +20,15 @@ from jaxrefine.artefacts.stages import Stage, input_directory
 from jaxrefine.conversion.loaded import Placement, load_model
 from jaxrefine.data.examples import Candidates, Instruction
 from jaxrefine.data.readers import read_candidates
-from jaxrefine.data.readers_pandalm import Annotated, Said, read_judgement_records, write_judgement_records
+from jaxrefine.data.readers_pandalm import (
+    Annotated,
+    JudgementRecord,
+    Said,
+    read_judgement_records,
+    write_judgement_records,
+)
 from jaxrefine.data.tasks import TaskSource
-from jaxrefine.evaluation.judge_report import measure_judges, print_judges, write_judge_report
+from jaxrefine.evaluation.judge_report import JudgeReport, measure_judges, print_judges, write_judge_report
 from jaxrefine.judging.distilled import JudgeForm, make_asker
 from jaxrefine.judging.kept import KeptComparisons
 from jaxrefine.judging.local import Rows
@@ -34,6 +41,9 @@ from jaxrefine.sampling.endpoint_config import EndpointConfig
 from jaxrefine.training.finetuning import MODEL, Finetuning, finetune
 
 RECORDS, HELD_OUT, SUMMARY = "records.jsonl", "held_out.jsonl", "summary.json"
+VERDICTS, ORDERS = "verdicts.json", "orders.json"
+BY: tuple[Literal["reply", "likelihood"], ...] = ("reply", "likelihood")
+"""How a judge is asked."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,43 +200,47 @@ class JudgeStages:
 
     def train(self, directory: pathlib.Path) -> None:
         """Plain next-token learning of what the teacher said."""
-        records = read_judgement_records(input_directory(directory, "records") / RECORDS)
+        self.learn(read_judgement_records(input_directory(directory, "records") / RECORDS), directory, "the judge")
+
+    def learn(self, records: Sequence[JudgementRecord], directory: pathlib.Path, description: str) -> None:
+        """Trains a judge on records; stopped and called again, it goes on."""
         finetune(
             pathlib.Path(self.config.start).expanduser(), [self.config.form.example(record) for record in records],
-            self.config.training, directory, placement=self.placement, description="the judge",
+            self.config.training, directory, placement=self.placement, description=description,
         )  # fmt: skip
 
     def measure(self, directory: pathlib.Path) -> None:
         """Agreement with the teacher on pairs that it did not see, by what it writes and by likelihood."""
         records = read_judgement_records(input_directory(directory, "records") / HELD_OUT)
-        model = load_model(self.config.directory(directory), self.placement)
-        pairs = [Pair(pair.id, pair.prompt, pair.first, pair.second) for pair in (one.comparison() for one in records)]
-        said: dict[str, dict[str, Said]] = {}
-        orders: dict[str, dict[str, float]] = {}
-        for by in ("reply", "likelihood"):
-            asker = make_asker(model, self.config.form, by=by, rows=self.config.rows, slots=self.config.slots)
-            with Journal(directory / f"{by}.jsonl") as journal:
-                judge = KeptComparisons(PairwiseJudge(asker), journal)
-                compared = judge.compare(pairs, description=f"held-out pairs, by {by}")
-            summary = summarize_pairs(compared)
-            say(f"by {by}: {summary}")
-            orders[f"by {by}"] = summary.record()
-            said[f"by {by}"] = {
-                pair.id: Said(verdict=both.outcome, reason="", reference="")
-                for pair, both in zip(pairs, compared, strict=True)
-            }
-        write_json(directory / "orders.json", orders)
-        truth = [
-            Annotated(
-                id=pair.id, models=_models(record.meta), instruction=pair.instruction, first=pair.first,
-                second=pair.second, said=(record.verdict,),
-            )
-            for pair, record in zip(pairs, records, strict=True)
-        ]  # fmt: skip
-        found = measure_judges(truth, said, truth="the teacher")
+        self.ask(self.config.directory(directory), records, directory)
+        found = against_teacher(records, directory)
         print_judges(found, {})
         path = write_judge_report(found, directory, published={}, title="The trained judge against its teacher")
         say(f"report: {path}")
+
+    def ask(self, judge: pathlib.Path, records: Sequence[JudgementRecord], directory: pathlib.Path) -> None:
+        """Asks a judge about the pairs of records in both orders, by what it writes and by likelihood.
+
+        Args:
+            judge: a model directory.
+            records: their verdicts are not read.
+            directory: keeps what was said, ``verdicts.json`` and ``orders.json``.
+        """
+        model = load_model(judge, self.placement)
+        pairs = [Pair(pair.id, pair.prompt, pair.first, pair.second) for pair in (one.comparison() for one in records)]
+        said: dict[str, dict[str, str]] = {}
+        orders: dict[str, dict[str, float]] = {}
+        for by in BY:
+            asker = make_asker(model, self.config.form, by=by, rows=self.config.rows, slots=self.config.slots)
+            with Journal(directory / f"{by}.jsonl") as journal:
+                kept = KeptComparisons(PairwiseJudge(asker), journal)
+                compared = kept.compare(pairs, description=f"held-out pairs, by {by}")
+            summary = summarize_pairs(compared)
+            say(f"by {by}: {summary}")
+            orders[f"by {by}"] = summary.record()
+            said[f"by {by}"] = {pair.id: both.outcome for pair, both in zip(pairs, compared, strict=True)}
+        write_json(directory / VERDICTS, said)
+        write_json(directory / ORDERS, orders)
 
     def _pairs(
         self, tasks: Sequence[Instruction], found: Mapping[str, Sequence[Candidates]]
@@ -254,6 +268,27 @@ class JudgeStages:
         with Endpoint(self.config.teacher, directory / "replies") as endpoint:
             asked = AskedTeacher(endpoint, asking=self.config.teacher_asking)
             return teach(pairs, asked, journal, both_orders=self.config.both_orders)
+
+
+def against_teacher(records: Sequence[JudgementRecord], asked: pathlib.Path) -> JudgeReport:
+    """How far a judge agrees with the verdicts of records.
+
+    Args:
+        records: that it was asked about.
+        asked: the directory of ``JudgeStages.ask``.
+    """
+    truth = [
+        Annotated(
+            id=pair.id, models=_models(record.meta), instruction=pair.prompt, first=pair.first, second=pair.second,
+            said=(record.verdict,),
+        )
+        for pair, record in ((one.comparison(), one) for one in records)
+    ]  # fmt: skip
+    said = {
+        how: {id: Said(verdict=verdict, reason="", reference="") for id, verdict in verdicts.items()}
+        for how, verdicts in read_json(asked / VERDICTS).items()
+    }
+    return measure_judges(truth, said, truth="the teacher")
 
 
 def prompts_of(tasks: Sequence[Instruction]) -> list[Candidates]:

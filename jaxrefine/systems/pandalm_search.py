@@ -1,6 +1,6 @@
 """PandaLM's search: many settings of a fine-tuning, each answers the validation tasks once, a judge finds the best.
 
-Its stages are trials, answers, tournament, report.
+Its stages are trials, answers, tournament, harness (where lm-eval is asked), report.
 """
 
 from __future__ import annotations
@@ -22,22 +22,26 @@ from jaxrefine.data.groups import Refused, tokenize_group
 from jaxrefine.data.packing import PackingConfig
 from jaxrefine.data.readers import read_candidates
 from jaxrefine.data.tasks import TaskSource
-from jaxrefine.evaluation.search_report import DEFAULT, Answered, SearchResult, write_search_report
+from jaxrefine.evaluation.harness import HarnessConfig, ask_harness, write_own_task
+from jaxrefine.evaluation.search_report import DEFAULT, UNTUNED, Answered, SearchResult, write_search_report
 from jaxrefine.judging.answers import is_right
 from jaxrefine.judging.distilled import make_asker
 from jaxrefine.judging.kept import KeptComparisons
 from jaxrefine.judging.pairwise import Pair, PairwiseJudge
 from jaxrefine.judging.teachers import shown
+from jaxrefine.models.attention import reads_paths
 from jaxrefine.sampling.candidates import CANDIDATES, SamplingConfig, sample_candidates
 from jaxrefine.scoring.objectives import Objective
 from jaxrefine.scoring.reference import ScoreFunction, make_score, score_groups
 from jaxrefine.scoring.scorers import SequenceLogProb
 from jaxrefine.selection.tournament import Match, Matches, Outcome, make_bracket, play, round_robin
 from jaxrefine.systems.pandalm_judge import JudgeConfig, prompts_of
-from jaxrefine.training.finetuning import Finetuning, finetune
-from jaxrefine.training.grid import Grid, train_grid
+from jaxrefine.training.cluster import Cluster
+from jaxrefine.training.finetuning import MODEL, Finetuning
+from jaxrefine.training.grid import Grid, grid_models, grid_runs
+from jaxrefine.training.runs import Run, run_all
 
-MODELS, PERPLEXITY, RESULT = "models.json", "perplexity.json", "result.json"
+MODELS, PERPLEXITY, RESULT, GRID = "models.json", "perplexity.json", "result.json", "grid"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,8 @@ class SearchConfig:
     default: Finetuning
     """The setting to beat; the grid replaces its axes in it."""
     grid: Grid
+    cluster: Cluster = dataclasses.field(default_factory=Cluster)
+    """Who trains the runs of the grid and the default."""
     num_blocks: int = 4
     """Of the tournament."""
     validation: TaskSource
@@ -61,6 +67,8 @@ class SearchConfig:
     """Of the answers, one a task."""
     round_robin: bool = False
     """Play all against all as well: M (M + 1) / 2 matches of M trials and the default."""
+    harness: HarnessConfig = dataclasses.field(default_factory=HarnessConfig)
+    """What lm-eval is asked about the champion, the default and the base model before tuning."""
 
     def __post_init__(self) -> None:
         if len(self.sampling.policies()) != 1:
@@ -75,6 +83,11 @@ class SearchConfig:
         self.validation.check("search.validation")
         if self.test is not None:
             self.test.check("search.test")
+        elif self.harness.own:
+            raise ValueError("search.harness.own asks the tasks of search.test, and there are none")
+        if self.harness.own and self.test is not None and any(task.answer is None for task in self.test.read()):
+            raise ValueError("search.harness.own asks for known answers, and tasks of search.test have none")
+        self.harness.check("search.harness")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,30 +109,33 @@ class SearchStages:
     title: str
 
     def stages(self) -> list[Stage]:
-        """All four."""
+        """All of them."""
         judged = () if self.judge.model else ("judge",)
+        asked = ("harness",) if self.config.harness.is_wanted else ()
         return [
             Stage("trials", self.train, inputs=("bases",)),
             Stage("answers", self.answer, inputs=("trials",)),
             Stage("tournament", self.compare, inputs=("answers", *judged)),
-            Stage("report", self.report, inputs=("trials", "answers", "tournament")),
+            *(Stage(name, self.ask, inputs=("bases", "trials", "tournament")) for name in asked),
+            Stage("report", self.report, inputs=("trials", "answers", "tournament", *asked)),
         ]
 
     def train(self, directory: pathlib.Path) -> None:
         """Every run of the grid, and the default, from every base model."""
         tasks, config = self.config.tasks.read(), self.config
         starts = read_json(input_directory(directory, "bases") / MODELS)
-        models: dict[str, dict[str, str | None]] = {}
+        runs: list[Run] = []
         for base in self.bases:
             start, where = input_directory(directory, "bases") / starts[base], directory / base
-            trained = train_grid(
-                start, tasks, config.default, config.grid, where / "grid", placement=self.placement, description=base
-            )
-            found = {name: None if path is None else str(path.relative_to(directory)) for name, path in trained.items()}
-            default = finetune(
-                start, tasks, config.default, where / DEFAULT, placement=self.placement, description=f"{base}: default"
-            )
-            models[base] = found | {DEFAULT: str(default.relative_to(directory))}
+            runs += grid_runs(start, config.default, config.grid, where / GRID, prefix=f"{base} ")
+            runs.append(Run(name=f"{base} {DEFAULT}", start=start, config=config.default, directory=where / DEFAULT))
+        run_all(runs, tasks, cluster=config.cluster, placement=self.placement)
+        models: dict[str, dict[str, str | None]] = {}
+        for base in self.bases:
+            trained = grid_models(config.grid, directory / base / GRID) | {DEFAULT: directory / base / DEFAULT / MODEL}
+            models[base] = {
+                name: None if path is None else str(path.relative_to(directory)) for name, path in trained.items()
+            }
         write_json(directory / MODELS, models)
 
     def answer(self, directory: pathlib.Path) -> None:
@@ -183,11 +199,34 @@ class SearchStages:
             say(f"{base}: the champion is {outcome.champion}")
         write_json(directory / RESULT, results)
 
+    def ask(self, directory: pathlib.Path) -> None:
+        """What lm-eval measures of each base's champion, default and base model; measured ones are kept."""
+        config, limit = self.config.harness, self.config.sampling.max_new_tokens
+        own = write_own_task(self._tasks()[1], directory / "task", max_new_tokens=limit) if config.own else None
+        bases, trials = (input_directory(directory, name) for name in ("bases", "trials"))
+        starts, models = read_json(bases / MODELS), read_json(trials / MODELS)
+        played = read_json(input_directory(directory, "tournament") / RESULT)
+        results: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+        with Journal(directory / "measured.jsonl") as kept:
+            for base in self.bases:
+                champion = played[base]["outcome"]["champion"]
+                paths = {name: trials / models[base][name] for name in (champion, DEFAULT)}
+                for name, path in {UNTUNED: bases / starts[base], **paths}.items():
+                    if (key := f"{base}: {name}") not in kept:
+                        say(f"lm-eval: {key}")
+                        loaded = load_model(path, self.placement)
+                        kept.append(key, ask_harness(loaded, config, own, max_new_tokens=limit))
+                    results.setdefault(base, {})[name] = kept.records()[key]
+        write_json(directory / RESULT, results)
+
     def report(self, directory: pathlib.Path) -> None:
         """Accuracy beside the judge's opinion; prints what was found, writes the report."""
         kept = read_json(input_directory(directory, "tournament") / RESULT)
         models = read_json(input_directory(directory, "trials") / MODELS)
         results = [self._result(directory, base, kept[base], models[base]) for base in self.bases]
+        if self.config.harness.is_wanted:
+            measured = read_json(input_directory(directory, "harness") / RESULT)
+            results = [dataclasses.replace(found, harness=measured[found.base]) for found in results]
         path = write_search_report(results, directory, title=self.title)
         for found in results:
             gain = found.gain()
@@ -278,7 +317,7 @@ def perplexity(tasks: Sequence[Instruction], model: LoadedModel, score: ScoreFun
         if isinstance(group, Refused):
             raise ValueError(f"task {task.id!r}: {group.reason}")
         groups.append(group)
-    expand = model.model.attention == "expand"
+    expand = reads_paths(model.model)
     packing = PackingConfig.fit(groups, rows=8 * model.num_shards, slots=512, expand=expand)
     sums = score_groups(score, {"model": model.params}, groups, packing, read="sums")
     total = math.fsum(float(values[0]) for values in sums.values())

@@ -31,7 +31,7 @@ from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.decoder import Decoder
 from jaxrefine.sampling.policies import Greedy, Policy
 from jaxrefine.scoring.objectives import ObjectiveConfig, make_objective
-from jaxrefine.sharding import make_mesh
+from jaxrefine.sharding import make_mesh, row_share
 from jaxrefine.training.loop import TrainConfig, fit
 from jaxrefine.training.state import init_params
 from jaxrefine.typing import Float
@@ -91,14 +91,15 @@ class PretrainingConfig:
         write_json(directory / "summary.json", {"num_problems": len(groups), "refused": refused})
         packing = PackingConfig.fit(groups[:4096], rows=self.rows, slots=self.slots, expand=False)
         mesh = make_mesh(self.train.mesh, jax.devices()[: self.num_devices])
+        share, num_shares = row_share(mesh)
         loader = Loader(
             groups,
             packing,
             seed=self.seed,
             epochs=None,
             num_microbatches=self.train.num_microbatches,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=share,
+            process_count=num_shares,
         )
         decoder = self._decoder(tokenizer.vocab_size)
         likelihood = ObjectiveConfig(loss=None, mle_weight=1.0, mle_normalize="token")

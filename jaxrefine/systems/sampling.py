@@ -12,6 +12,7 @@ from jaxrefine.artefacts.stages import Stage, input_directory
 from jaxrefine.conversion.loaded import DType, Placement, directory_digest, load_model
 from jaxrefine.data.arithmetic import generate
 from jaxrefine.data.examples import Candidates
+from jaxrefine.data.jsonl import set_aside
 from jaxrefine.data.readers import read_prompts, write_candidates
 from jaxrefine.evaluation.variant_settings import SHIPPED
 from jaxrefine.sampling.candidates import SamplingConfig, sample_candidates
@@ -52,6 +53,8 @@ class LocalSampling(SamplingConfig):
     prompts: str | None = None
     """A ``.jsonl`` file, ``{"id": "1", "prompt": "…"}`` a line, used as it stands; ``answer`` and ``meta`` are kept.
     None takes ``num_problems`` word problems of the arithmetic world."""
+    max_bad_lines: int = 0
+    """Malformed lines of ``prompts`` set aside, with where and why, in ``rejects.jsonl``; more stop the job."""
     num_problems: int = 16
     dtype: DType = "auto"
     """Of the computation: fp32 on CPU, else bf16."""
@@ -85,7 +88,7 @@ class LocalSampling(SamplingConfig):
                 for p in generate("test", self.num_problems, self.seed)
             ]
         else:
-            found = read_prompts(self.prompts)
+            found = read_prompts(self.prompts, **set_aside(directory, self.max_bad_lines))
         write_candidates(directory / PROMPTS, self.share.of(found))
         write_json(directory / MODEL, {"directory": str(self.directory), "digest": directory_digest(self.directory)})
 

@@ -15,7 +15,7 @@ from jaxrefine.artefacts.atomic import write_json
 from jaxrefine.artefacts.progress import say
 from jaxrefine.artefacts.stages import Stage, StageError, input_directory
 from jaxrefine.data.examples import Candidates
-from jaxrefine.data.jsonl import write_jsonl
+from jaxrefine.data.jsonl import set_aside, write_jsonl
 from jaxrefine.data.readers import read_prompts, write_candidates
 from jaxrefine.judging.likelihood import said_by_teacher
 from jaxrefine.judging.provenance import Unjudged
@@ -35,6 +35,8 @@ class EndpointSampling:
     """Where the model is, and what it may cost."""
     prompts: str = ""
     """A ``.jsonl`` file, ``{"id": "1", "prompt": "…"}`` a line; ``answer`` and ``meta`` are handed on."""
+    max_bad_lines: int = 0
+    """Malformed lines of ``prompts`` set aside, with where and why, in ``rejects.jsonl``; more stop the job."""
     keep: str = "runs/sampling/replies"
     """Directory of the replies and the ledger: one ledger, one budget. It is not the work directory's own: with a
     higher budget, other prompts or more candidates, another work directory goes on with what was paid for here."""
@@ -66,7 +68,8 @@ class EndpointSampling:
 
     def check_prompts(self, directory: pathlib.Path) -> None:
         """Reads all prompts before anything is paid for, and keeps them as they were."""
-        write_candidates(directory / PROMPTS, read_prompts(pathlib.Path(self.prompts).expanduser()))
+        options = set_aside(directory, self.max_bad_lines)
+        write_candidates(directory / PROMPTS, read_prompts(pathlib.Path(self.prompts).expanduser(), **options))
 
     def sample(self, directory: pathlib.Path) -> None:
         """Asks for what is not there yet; writes ``samples.jsonl``, ``candidates.jsonl`` for judges, ``spending.json``.

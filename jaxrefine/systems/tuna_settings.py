@@ -20,6 +20,7 @@ from jaxrefine.sampling.diversity import Diversity
 from jaxrefine.sampling.endpoint import Endpoint
 from jaxrefine.sampling.endpoint_config import EndpointConfig
 from jaxrefine.training.finetuning import Finetuning
+from jaxrefine.training.full_size import NamedFinetuning
 
 Source = Literal["instructions", "responses", "probabilistic", "contextual", "proxy"]
 SOURCES: dict[Source, str] = {
@@ -187,6 +188,24 @@ class TunaSettings:
         """Those of the recipes to run."""
         wanted = {name for recipe in self.chosen for name in recipe.phases}
         return [phase for phase in self.phases if phase.name in wanted]
+
+    def fine_tunings(self) -> list[NamedFinetuning]:
+        """Every phase, and the proxy ranking model: four responses and the original one, as it is published."""
+        own = max(len(self.own_sampling.policies()), len(self.teacher_sampling.policies()))
+        found = [
+            NamedFinetuning(
+                name=phase.name,
+                training=phase.training,
+                num_candidates=1 if phase.training.objective.loss is None else own + 1,
+                model=self.student,
+            )
+            for phase in self.phases
+        ]
+        if self.proxy.training is not None:
+            start = self.student if self.proxy.model is None else self.proxy.model
+            proxy = NamedFinetuning(name="proxy", training=self.proxy.training, num_candidates=own, model=start)
+            found.append(proxy)
+        return found
 
     def phase(self, name: str) -> Phase:
         """By its name."""

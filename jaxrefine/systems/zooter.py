@@ -15,8 +15,6 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxrefine.artefacts.atomic import read_json, write_json
@@ -24,39 +22,27 @@ from jaxrefine.artefacts.progress import say
 from jaxrefine.artefacts.stages import Stage, input_directory
 from jaxrefine.config import unknown_name
 from jaxrefine.conversion.loaded import Placement
-from jaxrefine.conversion.pretrained import save_pretrained
 from jaxrefine.data.decontamination import decontaminate
 from jaxrefine.data.examples import Routed
 from jaxrefine.data.identity import is_held_out, number_of
 from jaxrefine.data.readers import read_candidates
 from jaxrefine.data.readers_routing import read_routed, routed, subsets_of, write_routed
-from jaxrefine.data.tags import LabelEnhancement, enhance, models_of, reward_table, shares
-from jaxrefine.data.tokenizer import train_tokenizer
+from jaxrefine.data.tags import enhance, models_of, reward_table
 from jaxrefine.evaluation.routing import MeasuredRouting, Rewarded, Routing, RoutingSettings, measure
 from jaxrefine.evaluation.routing_report import print_routing_table, write_routing_report
-from jaxrefine.models.encoder import Encoder
 from jaxrefine.models.encoder_config import EncoderConfig
-from jaxrefine.selection.features import FeatureConfig, fit_features
-from jaxrefine.selection.router import load_router, save_router
+from jaxrefine.selection.features import FeatureConfig
+from jaxrefine.selection.router import load_router
 from jaxrefine.selection.routing import best_on_average, route
 from jaxrefine.selection.tagging import fit_tagger, with_tags
+from jaxrefine.systems.zooter_choice import choose, kept_apart
+from jaxrefine.systems.zooter_routers import Recipe, train_router
 from jaxrefine.systems.zooter_sets import SETS
 from jaxrefine.systems.zooter_specialists import Specialists
-from jaxrefine.training.finetuning import MODEL, Finetuning, finetune
+from jaxrefine.training.finetuning import MODEL, Finetuning
+from jaxrefine.training.full_size import NamedFinetuning
 
-OWN_SPECIALISTS = "specialists"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """One router: what it learns, and what reads the query."""
-
-    name: str
-    target: LabelEnhancement = dataclasses.field(default_factory=LabelEnhancement)
-    reads: Literal["model", "features"] = "model"
-    """A trained model, or a linear map of hashed words (``selection.features``)."""
-    sweep: str = ""
-    """Its label in the β sweep of the report; empty: it is not part of that."""
+OWN_SPECIALISTS, VALIDATION = "specialists", ".validation"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,6 +80,9 @@ class Zooter:
     fold_limit: int = 2000
     held_out_share: float = 0.25
     """Of larger sets, and of a single split."""
+    validation_share: float = 0.0
+    """Of the training queries: no router learns from them, and the best one there of each kind (words, models) has a
+    row of its own in the report, chosen before anybody looked at the held-out queries. 0: none are kept apart."""
     ngram: int | None = None
     """Training queries that share so many words in a row with a held-out one are left out; None keeps them."""
     tagger: Literal["given", "classifier"] = "given"
@@ -102,6 +91,17 @@ class Zooter:
     costs: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Of an answer of each model of one's own files, by name, in any unit."""
     settings: RoutingSettings = dataclasses.field(default_factory=RoutingSettings)
+
+    def fine_tunings(self) -> list[NamedFinetuning]:
+        """Of the router, if it is a model, and of the specialists."""
+        found = []
+        if self.start or self.encoder:
+            start = self.start or self.encoder
+            found.append(NamedFinetuning(name="router", training=self.training, num_candidates=0, model=start))
+        if (made := self.specialists) is not None:
+            start = made.start or None
+            found.append(NamedFinetuning(name="specialist", training=made.training, num_candidates=1, model=start))
+        return found
 
     def stages(self) -> list[Stage]:
         """Specialists and their answers where there are any; rewards, targets, routers, routes, report."""
@@ -160,6 +160,7 @@ class Zooter:
         """Tag-based label enhancement of every fold's training queries, for each recipe."""
         summary = []
         for name, fold, train, held_out in self._splits(directory):
+            train, _ = kept_apart(train, self.validation_share)
             removed = 0
             if self.ngram is not None:
                 clean = decontaminate(train, {"held-out": held_out}, n=self.ngram)
@@ -183,20 +184,27 @@ class Zooter:
             for recipe in self.recipes:
                 queries = read_routed(targets / name / str(fold) / f"{recipe.name}.jsonl")
                 for seed in range(self._seeds(recipe)):
-                    self._train(recipe, queries, seed, directory / name / str(fold) / recipe.name / str(seed))
+                    train_router(
+                        recipe, queries, directory / name / str(fold) / recipe.name / str(seed), start=self.start,
+                        encoder=self.encoder, training=recipe.training or self.training, features=self.features,
+                        placement=self.placement, seed=seed,
+                    )  # fmt: skip
 
     def route(self, directory: pathlib.Path) -> None:
         """Every router's probabilities for the queries held out from it."""
         routers = input_directory(directory, "routers")
-        for name, fold, _, held_out in self._splits(directory):
+        for name, fold, train, held_out in self._splits(directory):
+            parts = {"": held_out, VALIDATION: kept_apart(train, self.validation_share)[1]}
             for recipe in self.recipes:
-                found = []
+                found: dict[str, list] = {ending: [] for ending, queries in parts.items() if queries}
                 for seed in range(self._seeds(recipe)):
                     router = load_router(
                         _model(routers / name / str(fold) / recipe.name / str(seed), recipe), self.placement
                     )
-                    found.append(router.probabilities([query.prompt for query in held_out]).tolist())
-                write_json(directory / name / str(fold) / f"{recipe.name}.json", found)
+                    for ending, tables in found.items():
+                        tables.append(router.probabilities([query.prompt for query in parts[ending]]).tolist())
+                for ending, tables in found.items():
+                    write_json(directory / name / str(fold) / f"{recipe.name}{ending}.json", tables)
 
     def report(self, directory: pathlib.Path) -> None:
         """All baselines, routers and the oracle on the held-out queries."""
@@ -204,6 +212,7 @@ class Zooter:
         print_routing_table(measured)
         sweep = {recipe.sweep: recipe.name for recipe in self.recipes if recipe.sweep}
         notes = [f"**{found.name}**: {_described(found.name)}." for found in measured]
+        notes += [f"**{name}**: {line}" for name, line in self._choices(directory)]
         path = write_routing_report(
             measured, self.settings, directory, sweep=sweep, title="Routing by reward distillation", notes=notes
         )
@@ -212,10 +221,7 @@ class Zooter:
     def measured(self, directory: pathlib.Path) -> list[MeasuredRouting]:
         """Each set as `routing.measure` sees it, all folds together."""
         routes = input_directory(directory, "routes")
-        parts: dict[str, list[tuple[int, list[Routed], list[Routed]]]] = {}
-        for name, fold, train, held_out in self._splits(directory):
-            parts.setdefault(name, []).append((fold, train, held_out))
-        return [self._measured(name, found, routes / name) for name, found in parts.items()]
+        return [self._measured(name, found, routes / name) for name, found in self._parts(directory).items()]
 
     def _measured(
         self, name: str, parts: Sequence[tuple[int, list[Routed], list[Routed]]], routes: pathlib.Path
@@ -232,13 +238,13 @@ class Zooter:
             best=tuple(best),
             costs=tuple(known[model] for model in models) if set(models) <= set(known) else (),
         )
-        routings: dict[str, Routing] = {}
-        for recipe in self.recipes:
-            folds = [read_json(routes / str(fold) / f"{recipe.name}.json") for fold, _, _ in parts]
-            table = np.concatenate([np.asarray(found, np.float64) for found in folds], axis=1)
-            routings[recipe.name] = Routing(
-                assignments=tuple(route(seed) for seed in table), probabilities=table.mean(0)
-            )
+        routings = {
+            recipe.name: _routing(routes, [(fold, recipe.name) for fold, _, _ in parts]) for recipe in self.recipes
+        }
+        routings |= {
+            f"{kind}, chosen on validation": _routing(routes, names)
+            for kind, names in self._chosen(parts, routes).items()
+        }
         for judge in dict.fromkeys(judge for query in queries for judge in query.meta.get("scores", {})):
             scores = [query.meta.get("scores", {}).get(judge, [None] * len(models)) for query in queries]
             ranked = np.array([[np.nan if one is None else float(one) for one in row] for row in scores])
@@ -246,6 +252,38 @@ class Zooter:
                 assignments=(route(ranked, where=~np.isnan(rewards)),), answers=len(models)
             )
         return measure(held, routings, self.settings)
+
+    def _chosen(
+        self, parts: Sequence[tuple[int, list[Routed], list[Routed]]], routes: pathlib.Path
+    ) -> dict[str, list[tuple[int, str]]]:
+        """(fold, recipe) by kind of router, of each fold the best on the training queries that were kept apart."""
+        found: dict[str, list[tuple[int, str]]] = {}
+        for kind, reads in (("words", "features"), ("model", "model")):
+            names = [recipe.name for recipe in self.recipes if recipe.reads == reads]
+            if not self.validation_share or len(names) < 2:
+                continue
+            for fold, train, _ in parts:
+                queries = kept_apart(train, self.validation_share)[1]
+                tables = {
+                    name: np.array(read_json(routes / str(fold) / f"{name}{VALIDATION}.json"), np.float64)
+                    for name in names
+                }
+                found.setdefault(kind, []).append((fold, choose(queries, tables)))
+        return found
+
+    def _choices(self, directory: pathlib.Path) -> Iterator[tuple[str, str]]:
+        """(set, what was chosen)."""
+        routes = input_directory(directory, "routes")
+        for name, parts in self._parts(directory).items():
+            for kind, chosen in self._chosen(parts, routes / name).items():
+                yield name, f"of the {kind} routers validation chose {', '.join(recipe for _, recipe in chosen)}."
+
+    def _parts(self, directory: pathlib.Path) -> dict[str, list[tuple[int, list[Routed], list[Routed]]]]:
+        """(fold, training queries, held-out queries) of each set."""
+        parts: dict[str, list[tuple[int, list[Routed], list[Routed]]]] = {}
+        for name, fold, train, held_out in self._splits(directory):
+            parts.setdefault(name, []).append((fold, train, held_out))
+        return parts
 
     def _sets(self, directory: pathlib.Path) -> Iterator[tuple[str, list[Routed]]]:
         if self.specialists is not None:
@@ -298,48 +336,16 @@ class Zooter:
     def _seeds(self, recipe: Recipe) -> int:
         return self.num_seeds if recipe.reads == "model" else 1
 
-    def _train(self, recipe: Recipe, queries: Sequence[Routed], seed: int, directory: pathlib.Path) -> None:
-        models = models_of(queries)
-        if recipe.reads == "features":
-            targets = np.stack([shares(query) for query in queries])
-            found = fit_features([query.prompt for query in queries], targets, self.features)
-            save_router(directory, models, features=found)
-            return
-        start = pathlib.Path(self.start)
-        if not self.start:
-            assert self.encoder is not None
-            start = directory / "start"
-            new_encoder(start, self.encoder, [query.prompt for query in queries], seed=seed)
-        objective = dataclasses.replace(self.training.objective, num_models=len(models))
-        config = dataclasses.replace(self.training, objective=objective, seed=self.training.seed + seed)
-        label = f"router {recipe.name}, {directory.parent.parent.parent.name}"
-        trained = finetune(start, queries, config, directory, placement=self.placement, description=label)
-        save_router(trained, models, max_prompt=config.max_prompt, pooling=self.placement.pooling)
-
-
-def new_encoder(directory: pathlib.Path, config: EncoderConfig, texts: Sequence[str], *, seed: int) -> None:
-    """Writes an encoder of new parameters with a tokenizer of the texts, as a model directory.
-
-    Args:
-        directory: of the model.
-        config: sizes; ``vocab_size`` is at most so many.
-        texts: that the tokenizer is made from.
-        seed: of the parameters.
-    """
-    if (directory / "config.json").is_file():
-        return
-    tokenizer = train_tokenizer(texts, config.vocab_size)
-    config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
-    words = directory.with_name(f"{directory.name}-tokenizer")
-    tokenizer.save(words)
-    row = jnp.zeros((1, 8), jnp.int32), jnp.arange(8, dtype=jnp.int32)[None], jnp.full((1, 8), 8, jnp.int32)
-    encoder = Encoder(config, dtype=jnp.float32)
-    params = jax.jit(lambda key: encoder.init(key, *row, method="trunk")["params"])(jax.random.key(seed))
-    save_pretrained(directory, config, params, tokenizer_dir=words, dtype=jnp.float32, family="deberta-v2")
-
 
 def _model(directory: pathlib.Path, recipe: Recipe) -> pathlib.Path:
     return directory if recipe.reads == "features" else directory / MODEL
+
+
+def _routing(routes: pathlib.Path, names: Sequence[tuple[int, str]]) -> Routing:
+    """What the routers of these (fold, recipe) do with the queries held out from them."""
+    folds = [np.asarray(read_json(routes / str(fold) / f"{name}.json"), np.float64) for fold, name in names]
+    table = np.concatenate(folds, axis=1)
+    return Routing(assignments=tuple(route(seed) for seed in table), probabilities=table.mean(0))
 
 
 def _described(name: str) -> str:

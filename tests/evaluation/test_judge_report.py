@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -18,6 +19,7 @@ from jaxrefine.evaluation.judge_report import (
     reason_words,
     write_judge_report,
 )
+from jaxrefine.evaluation.pandalm_test_set import notes_on_test_set
 from jaxrefine.evaluation.standings_plot import ranked, standings_graph
 
 
@@ -123,6 +125,8 @@ def test_published_verdicts_on_pandalms_test_set(shared_data):
         pairs, {name: read_pandalm_verdicts(data / f"{file}-testset-v1.json.gz") for name, file in files.items()}
     )
     assert (found.num, found.without_majority) == (502, 0)
+    [note] = notes_on_test_set(pairs, found)
+    assert note.startswith("These are 502 of the test set's 999 rows (idx 0 to 501): ")  # the first half
     assert all(0.8 < value < 0.9 for value in found.people)  # published: 0.85 to 0.88 on all 999
     recounted = PUBLISHED["its 999 released verdicts, counted again"]
     for row, measured in zip(recounted, (found.judges["PandaLM-7B"], found.lenient["GPT-3.5"]), strict=True):
@@ -135,3 +139,39 @@ def test_published_verdicts_on_pandalms_test_set(shared_data):
     assert len(beats) + len(similar) == 10
     assert {loser for winner, loser in beats if winner == "llama-7b"} == set(people.models) - {"llama-7b"}
     assert people.cycle() is None
+
+
+@pytest.mark.shared_data
+def test_the_whole_test_set_comes_to_what_is_known_of_it(shared_data):
+    data = shared_data / "pandalm"
+    pairs = read_pandalm_test_set(data / "testset-v1.json.gz")
+    if len(pairs) < 999:
+        pytest.skip(f"the file has {len(pairs)} of the 999 rows, idx 0 to {max(int(pair.id) for pair in pairs)}")
+    files = ("pandalm-7b", "gpt-3.5-turbo")
+    found = measure_judges(pairs, {file: read_pandalm_verdicts(data / f"{file}-testset-v1.json.gz") for file in files})
+    notes = notes_on_test_set(pairs, found)
+    assert len(notes) == 3
+    assert all("as is known of it" in note for note in notes)
+
+
+def test_all_rows_are_counted_against_what_is_known():
+    said = ["first"] * 422 + ["second"] * 472 + ["tie"] * 105
+    pairs = [
+        Annotated(id=str(n), models=("a", "b"), instruction="Go.", first="x", second="y", said=(one,) * 3)
+        for n, one in enumerate(said)
+    ]
+    # 667 of 999 right is the known accuracy to four places, but never the known F1
+    verdicts = {
+        str(n): Said(verdict="first" if n < 422 or n >= 667 else "second", reason="", reference="") for n in range(999)
+    }
+    whole, judge = notes_on_test_set(pairs, measure_judges(pairs, {"pandalm-7b": verdicts}))
+    assert whole == "These are all 999 rows. Majorities: 422 first, 472 second, 105 tie: as is known of it."
+    assert judge.startswith("pandalm-7b: accuracy 0.6677 and F1 ")
+    assert judge.endswith("NOT what is known of it, so the file or the counting differs (known: 0.6677 and 0.5743).")
+    other = [dataclasses.replace(pairs[0], said=("tie",) * 3), *pairs[1:]]
+    assert "421 first, 472 second, 106 tie: NOT" in notes_on_test_set(other, measure_judges(other, {}))[0]
+    part = [pairs[2], pairs[5]]
+    assert (
+        "2 of the test set's 999 rows (idx 2 to 5, not all between)"
+        in notes_on_test_set(part, measure_judges(part, {}))[0]
+    )

@@ -20,7 +20,12 @@ from jaxrefine.evaluation.refinement import (
 )
 from jaxrefine.evaluation.refinement_costs import Cost
 from jaxrefine.evaluation.refinement_published import PUBLISHED, PUBLISHED_MODELS
-from jaxrefine.evaluation.refinement_report import cost_table, print_refinement_table, write_refinement_report
+from jaxrefine.evaluation.refinement_report import (
+    cost_table,
+    curve_table,
+    print_refinement_table,
+    write_refinement_report,
+)
 from jaxrefine.selection.trust import Signals
 
 SETTINGS = RefinementSettings(num_resamples=50)
@@ -62,6 +67,25 @@ def test_the_report_has_figures_published_rows_and_what_is_missing(tmp_path: pat
     assert record["refinements"][0]["rows"]["asker"]["share_refined"] == 0.5
     assert record["refinements"][0]["curve"][0]["threshold"] is None  # infinity, which JSON has not
     assert [cost["role"] for cost in record["costs"]] == ["ψ", "Truster"]
+
+
+def test_the_curve_is_told_where_the_paper_finds_it_best_and_at_its_best() -> None:
+    # Of four queries 0, 2 or 4 are refined, with three right each time: the best is the first of equals.
+    near, best = (line.split(" | ") for line in curve_table([measured()]).splitlines()[2:])
+    assert near[2:5] == ["nearest to 30 to 35 %", "50.0", "0.75"]
+    assert best[2:5] == ["best", "0.0", "inf"]
+    assert near[5][:6] == best[5][:6] == "75.0 ["
+    hundred = tuple(
+        Query(
+            id=str(n), initial=WRONG, refined=RIGHT if n < 33 else WRONG,
+            signals=Signals(yes_probability=1.0 - n / 100, asker_says_yes=True),
+        )
+        for n in range(100)
+    )  # fmt: skip
+    found = measure_refinement(Refinements(generator="ψ", asker="A", queries=hundred), SETTINGS)
+    thirty, more, best = (line.split(" | ") for line in curve_table([found]).splitlines()[2:])
+    assert (thirty[3], more[3], best[3]) == ("30.0", "35.0", "35.0")  # the 33 that refining helps come first
+    assert (thirty[5][:6], more[5][:6]) == ("30.0 [", "33.0 [")
 
 
 def test_costs_stand_against_the_large_models_training() -> None:

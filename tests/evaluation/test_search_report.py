@@ -10,6 +10,7 @@ import pytest
 
 from jaxrefine.evaluation.search_report import (
     DEFAULT,
+    UNTUNED,
     Answered,
     SearchResult,
     markdown,
@@ -99,6 +100,24 @@ def test_a_report_names_champion_budget_calls_and_gain(tmp_path):
     [metrics] = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["budget"] == {"matches": 3, "comparisons": 6, "num_prompts": 4, "questions": 24}
     assert metrics["trials"][DEFAULT]["accuracy"]["value"] == 0.0
+
+
+def test_what_lm_eval_measures_stands_beside_wins_and_perplexity(tmp_path):
+    measured = {
+        UNTUNED: {"arc": {"acc,none": 0.25, "acc_stderr,none": 0.01, "acc_norm,none": 0.3}},
+        NAMES[2]: {"arc": {"acc,none": 0.5, "acc_norm,none": 0.4, "acc_norm_stderr,none": 0.02}},
+        DEFAULT: {"arc": {"acc,none": 0.5, "acc_norm,none": 0.35}},
+    }
+    found = dataclasses.replace(RESULT, harness=measured)
+    lines = markdown([found], title="Search", figures={}).splitlines()
+    place = lines.index("| model | share | accuracy | perplexity | arc: acc_norm,none |")
+    assert lines[place + 2] == f"| {UNTUNED} | – | – | – | 0.300 |"
+    assert lines[place + 3].startswith(f"| {NAMES[2]} | {RESULT.shares()[NAMES[2]]:.3f} | 100.0 % (")
+    assert lines[place + 3].endswith("| 1.000 | 0.400 ± 0.020 |")
+    assert lines[place + 4].endswith("| 5.000 | 0.350 |")
+    write_search_report([found], tmp_path, title="Search")
+    [metrics] = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["lm_eval"] == measured
 
 
 def test_where_answers_are_not_known_only_the_judge_speaks():

@@ -19,7 +19,7 @@ from jaxrefine.scoring.reference import make_score
 from jaxrefine.scoring.scorers import RouterHead
 from jaxrefine.selection.features import FeatureRouter
 from jaxrefine.selection.router import ModelRouter, Router, load_router, save_router
-from jaxrefine.systems.zooter import new_encoder
+from jaxrefine.systems.zooter_routers import new_encoder
 
 MODELS = ("small", "middle", "large")
 PROMPTS = ["What is two and three?", "Why?", "Name a colour of the sky, and of the sea, and of a field in May.", "two"]

@@ -20,7 +20,7 @@ from jaxrefine.judging.local import Rows
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.sampling.candidates import SamplingConfig
 from jaxrefine.sampling.endpoint_config import EndpointConfig
-from jaxrefine.systems import art_solver
+from jaxrefine.systems import art, art_solver
 from jaxrefine.systems.art import Art
 from jaxrefine.systems.art_measurement import Measurement
 from jaxrefine.systems.art_settings import AskerConfig, ProblemsConfig, SolverConfig, TrusterConfig
@@ -223,3 +223,17 @@ def test_the_published_sizes_fit_together_without_weights() -> None:
     assert truster.num_trained == asker.num_trained + 5120
     with pytest.raises(ValueError, match="give yours with --solver.model"):
         published.stages()
+
+
+def test_another_seed_is_another_run_of_every_training_and_sampling(monkeypatch) -> None:
+    given = []
+    monkeypatch.setattr(art, "finetune", lambda start, examples, config, *rest, **options: given.append(config.seed))
+    here = pathlib.Path()
+    asker, votes = dataclasses.replace(TINY.asker.task, seed=4), TINY.solver.votes
+    assert votes.seed == 1
+    for seed in (0, 3):
+        job = dataclasses.replace(TINY, seed=seed)
+        job._train(here, [], asker, here, "train")
+        given.append(job._sampled(votes).seed)
+    assert given == [4, 1, 7, 4]
+    assert dataclasses.replace(TINY, seed=3).problems == TINY.problems

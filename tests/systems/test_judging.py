@@ -134,6 +134,20 @@ def test_a_pairwise_judge_judges_a_file_and_its_rates_are_in_the_summary(tmp_pat
     assert (summary["pairs"]["pairs"], summary["pairs"]["reversed"], summary["pairs"]["conflict_rate"]) == (4, 1, 0.25)
 
 
+def test_malformed_lines_stop_a_job_or_are_set_aside_where_some_are_allowed(tmp_path, monkeypatch):
+    answered_by(monkeypatch, by_length)
+    given = write(tmp_path / "c.jsonl", ("a", "bb"), ("ccc", "d"))
+    with open(given, "a") as file:
+        file.write('{"id": "2", "prompt": 3, "candidates": []}\n')
+    job = dataclasses.replace(config.load("judging/contextual"), candidates=given)
+    with pytest.raises(ValueError, match=r"c\.jsonl:3: prompt: a string is wanted, got int 3"):
+        run(job, tmp_path / "strict")
+    found, _ = run(dataclasses.replace(job, max_bad_lines=1), tmp_path / "run")
+    assert [example.id for example in found] == ["0", "1"]
+    [line] = (tmp_path / "run" / "01-candidates" / "rejects.jsonl").read_text().splitlines()
+    assert {name: json.loads(line)[name] for name in ("line", "field")} == {"line": 3, "field": "prompt"}
+
+
 def test_what_a_teacher_said_of_its_own_words_needs_no_asking(tmp_path, monkeypatch):
     responder = answered_by(monkeypatch, longer)
     example = said_by_teacher(Candidates("1", "Hi"), [Reply(text="a", logprobs=(-4.0,) * 4)])

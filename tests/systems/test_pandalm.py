@@ -15,11 +15,13 @@ from jaxrefine.conversion.loaded import load_model
 from jaxrefine.data.arithmetic.generator import ArithmeticConfig
 from jaxrefine.data.readers_pandalm import read_judgement_records
 from jaxrefine.data.tasks import TaskSource
+from jaxrefine.evaluation.harness import HarnessConfig
 from jaxrefine.judging.distilled import JudgeForm
 from jaxrefine.sampling.candidates import SamplingConfig
 from jaxrefine.scoring.objectives import ObjectiveConfig
 from jaxrefine.selection.tournament import Match, make_bracket, play
 from jaxrefine.systems import pandalm as systems
+from jaxrefine.systems import pandalm_search
 from jaxrefine.systems.judge_agreement import JudgeAgreement
 from jaxrefine.systems.pandalm import Base, PandaLM, new_model
 from jaxrefine.systems.pandalm_judge import JudgeConfig
@@ -172,6 +174,44 @@ def test_a_tournament_that_lost_its_end_comes_to_the_same_without_asking_again(r
 
 def _nobody(self, pairs, *, done=None):
     raise AssertionError("what is on disk is asked again")
+
+
+def test_lm_eval_is_asked_about_champion_default_and_base_once_and_stands_in_the_report(
+    run: Run, tmp_path, monkeypatch
+):
+    asked = []
+
+    def scripted(model, config, own, *, max_new_tokens):
+        assert own.is_file()
+        asked.append(model.directory)
+        return {"known_answers": {"exact_match,stated": len(asked) / 10}}
+
+    monkeypatch.setattr(pandalm_search, "ask_harness", scripted)
+    monkeypatch.setattr(HarnessConfig, "check", lambda self, flag: None)  # lm-eval need not be installed
+    again = tmp_path / "run"
+    shutil.copytree(run.directory, again)
+    shutil.rmtree(again / "09-report")
+    (again / "config.json").unlink()
+    search = dataclasses.replace(run.config.search, harness=HarnessConfig(own=True))
+    configured = dataclasses.replace(run.config, search=search)
+    run_stages(configured.stages(), again, configured)
+    result = run.read("08-tournament/result.json")["neox"]["outcome"]["champion"]
+    trials = run.read("06-trials/models.json")["neox"]
+    wanted = [again / "06-trials" / trials[name] for name in (result, "default")]
+    assert asked[1:] == wanted
+    text = (again / "10-report" / "report.md").read_text()
+    assert "| model | share | accuracy | perplexity | known_answers: exact_match,stated |" in text
+    assert "| before tuning | – | – | – | 0.100 |" in text
+    (again / "09-harness" / "manifest.json").unlink()
+    shutil.rmtree(again / "10-report")
+    run_stages(configured.stages(), again, configured)
+    assert len(asked) == 3  # what was measured is kept
+    with pytest.raises(ValueError, match="search.harness.own asks the tasks of search.test, and there are none"):
+        dataclasses.replace(search, test=None).check()
+    (tmp_path / "alpaca.json").write_text(json.dumps([{"instruction": "Go.", "input": "", "output": "I go."}]))
+    unknown = TaskSource(format="alpaca", file=str(tmp_path / "alpaca.json"))
+    with pytest.raises(ValueError, match="asks for known answers, and tasks of search.test have none"):
+        dataclasses.replace(search, test=unknown).check()
 
 
 def test_a_judge_that_is_there_is_not_trained_again(run: Run):

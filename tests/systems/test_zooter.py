@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jaxrefine import cli, config
@@ -21,6 +22,7 @@ from jaxrefine.models.encoder_config import EncoderConfig, RelativePositions
 from jaxrefine.scoring.objectives import ObjectiveConfig
 from jaxrefine.selection.features import FeatureConfig
 from jaxrefine.systems.zooter import Recipe, Zooter
+from jaxrefine.systems.zooter_choice import choose, kept_apart, mean_reward
 from jaxrefine.systems.zooter_sets import shared_words
 from jaxrefine.systems.zooter_specialists import Specialists
 from jaxrefine.training.finetuning import Finetuning
@@ -255,3 +257,34 @@ def test_the_published_router_fits_together_at_full_size() -> None:
     assert found.num_params == 12 * 7_087_872 + (251_000 + 512) * 768 + 4 * 768
     assert found.num_trained == found.num_params + 6 * 768
     assert "loss" in found.metrics
+
+
+def test_of_each_kind_the_best_on_training_queries_kept_apart_is_told_and_learns_from_the_others(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Targets without any difference between the models teach nothing, so those with one are chosen."""
+    right = Recipe(name="words", target=LabelEnhancement(beta=0.3), reads="features")
+    level = Recipe(name="level", target=LabelEnhancement(beta=1.0, temperature=1e6), reads="features")
+    zooter = job(tmp_path, made(48), recipes=(level, right), validation_share=0.4)
+    systems = run(zooter, tmp_path / "run")["systems"]
+    assert systems["words"]["mean"]["value"] == systems["words, chosen on validation"]["mean"]["value"] == 1.0
+    assert "model, chosen on validation" not in systems
+    text = next((tmp_path / "run").glob("*-report/report.md")).read_text()
+    assert "of the words routers validation chose words." in text
+    learned = read_routed(next((tmp_path / "run").glob("*-targets")) / "own/0/words.jsonl")
+    kept = json.loads(next((tmp_path / "run").glob("*-routes/own/0/words.validation.json")).read_text())
+    assert len(learned) + len(kept[0]) == 32  # two thirds of 48 are not held out
+    assert 0 < len(kept[0]) < 32
+
+
+def test_a_router_is_chosen_by_the_rewards_of_the_models_it_prefers() -> None:
+    queries = [
+        Routed("1", "a", ("x", "y"), (1.0, 0.0)), Routed("2", "b", ("x", "y"), (0.25, 0.75)),
+        Routed("3", "c", ("x", "y"), (None, None)),
+    ]  # fmt: skip
+    first, second = [[0.9, 0.1]] * 3, [[0.1, 0.9]] * 3
+    assert mean_reward(queries, np.array([first])) == pytest.approx((1.0 + 0.25) / 2)
+    assert mean_reward(queries, np.array([first, second])) == pytest.approx((0.625 + 0.375) / 2)
+    assert choose(queries, {"x": np.array([first]), "same": np.array([first]), "y": np.array([second])}) == "x"
+    with pytest.raises(ValueError, match="of 2 training queries leaves none on one side"):
+        kept_apart(queries[:2], 1e-9)
