@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks import bench_generate, bench_logprobs, bench_lora, bench_packing, bench_train_step, measure
-from jaxrefine.models.attention import ATTENTION
+from jaxrefine.models.attention import ANYWHERE
 from jaxrefine.models.lora import LoraConfig
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -37,7 +37,7 @@ def test_packing_compares_four_ways_of_one_and_the_same_gradient():
         candidates=(3,), prompts=(7,), responses=(5,), groups=3, rows=2, model=TINY, repeats=2
     )
     for record, N in zip(lines(bench_packing.run(options)), (3,), strict=True):
-        names = {f"{layout}, {backend}" for layout in ("shared", "repeated") for backend in ATTENTION}
+        names = {f"{layout}, {backend}" for layout in ("shared", "repeated") for backend in ANYWHERE}
         assert set(record["ways"]) == names
         assert record["predicted_ratio"] == N * (7 + 5) / (7 + N * 5)
         for name in names:
@@ -99,8 +99,8 @@ def test_kinds_of_objectives_take_finite_steps():
 
 @pytest.mark.slow
 def test_a_train_step_does_not_depend_on_the_attention_backend():
-    records = train_steps(kinds=("ranking",), attention=tuple(ATTENTION))
-    assert [record["attention"] for record in records] == list(ATTENTION)
+    records = train_steps(kinds=("ranking",), attention=ANYWHERE)
+    assert [record["attention"] for record in records] == list(ANYWHERE)
     first = records[0]["first_loss"]
     assert [record["first_loss"] for record in records] == pytest.approx([first] * len(records), rel=1e-5)
 
