@@ -24,7 +24,7 @@ import tyro
 from benchmarks import measure
 from jaxrefine.data.batch import PackedBatch
 from jaxrefine.data.packing import PackingConfig, TokenGroup, pack, usage
-from jaxrefine.models.attention import ATTENTION
+from jaxrefine.models.attention import ANYWHERE, attention_backend
 from jaxrefine.models.decoder import Decoder
 from jaxrefine.models.flops import batch_work, num_params, train_flops
 from jaxrefine.scoring.objectives import Objective, ObjectiveConfig, make_objective
@@ -47,7 +47,7 @@ class Options:
     """Prompts in a batch."""
     rows: int | None = None
     """Rows that they are packed into; by default one a group."""
-    attention: tuple[str, ...] = tuple(ATTENTION)
+    attention: tuple[str, ...] = ANYWHERE
     model: measure.Model = dataclasses.field(default_factory=measure.Model)
     dtype: measure.DType = "auto"
     remat: str = "none"
@@ -111,7 +111,7 @@ def run(options: Options) -> Iterator[dict[str, Any]]:
         params, calls, batches, memory = None, {}, {}, {}
         for layout, backend in itertools.product(("repeated", "shared"), attention):
             name = f"{layout}, {backend}"
-            host = lay_out(groups, rows, share=layout == "shared", expand=backend == "expand")
+            host = lay_out(groups, rows, share=layout == "shared", expand=attention_backend(backend).reads_paths)
             decoder = Decoder(config, dtype=dtype, attention=backend, remat=options.remat)
             objective = make_objective(settings, decoder)
             if params is None:

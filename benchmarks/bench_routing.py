@@ -31,7 +31,7 @@ from jaxrefine.conversion.loaded import Placement, load_model
 from jaxrefine.models.encoder_config import EncoderConfig, RelativePositions
 from jaxrefine.selection.features import FeatureRouter
 from jaxrefine.selection.router import ModelRouter
-from jaxrefine.systems.zooter import new_encoder
+from jaxrefine.systems.zooter_routers import new_encoder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

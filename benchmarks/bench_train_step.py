@@ -121,7 +121,7 @@ def run(options: Options) -> Iterator[dict[str, Any]]:
             name = f"{kind}, {backend}"
             decoder = Decoder(config, dtype=dtype, attention=backend, remat=options.remat)
             objective = make_objective(KINDS[kind], decoder)
-            host = make_batch(options, KINDS[kind], expand=backend == "expand")
+            host = make_batch(options, KINDS[kind], expand=ATTENTION[backend].reads_paths)
             params = init_params(objective, jax.random.key(options.seed), host, mesh=mesh)
             state = init_state(params, optimizer, jax.random.key(options.seed), mesh=mesh)
             batch = to_device(host, mesh=mesh, num_microbatches=options.num_microbatches)

@@ -26,6 +26,8 @@ LAZY = {
     "transformers": "3 s",
     "openai": "1 s, in the extra endpoint",
     "tenacity": "in the extra endpoint",
+    "ray": "1 s, an extra",
+    "lm_eval": "seconds, an extra",
     "tokenizers": "optional until a model with text is read",
     "tensorflow_datasets": "1.6 s",
     "array_record": "comes with the TFDS builders",
@@ -117,7 +119,7 @@ def test_importing_the_package_imports_nothing_heavy():
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("test_*.py")), ids=_name)
 def test_tests_mirror_the_package(path: pathlib.Path):
     directory = path.parent.relative_to(ROOT / "tests")
-    assert directory.parts[:1] in {(), ("configs",), ("benchmarks",)} or (PACKAGE / directory).is_dir()
+    assert directory.parts[:1] in {(), ("configs",), ("benchmarks",), ("faults",)} or (PACKAGE / directory).is_dir()
 
 
 def test_there_are_shipped_configs():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -74,7 +75,14 @@ class Result:
         return float(test.proportion_ci(confidence_level=0.95, method="exact").high)
 
 
-def run(fault: Fault, directory: pathlib.Path, *, num_trials: int | None = None, seed: int = 0) -> Result:
+def run(
+    fault: Fault,
+    directory: pathlib.Path,
+    *,
+    num_trials: int | None = None,
+    seed: int = 0,
+    on_trial: Callable[[], object] = lambda: None,
+) -> Result:
     """Injects a fault ``num_trials`` times (the full form by default); trial i draws from (seed, the fault, i).
 
     Args:
@@ -82,6 +90,7 @@ def run(fault: Fault, directory: pathlib.Path, *, num_trials: int | None = None,
         directory: for what the trials write; made anew, one directory a trial.
         num_trials: instead of the fault's own number.
         seed: of all draws.
+        on_trial: called after each trial.
     """
     number = fault.num_trials if num_trials is None else num_trials
     start = time.monotonic()
@@ -100,8 +109,10 @@ def run(fault: Fault, directory: pathlib.Path, *, num_trials: int | None = None,
             outcome = Outcome(passed=False, detail=f"{type(error).__name__}: {error}")
         if not outcome.passed:
             failures.append(f"trial {index}: {outcome.detail}")
+        shutil.rmtree(place, ignore_errors=True)  # a thousand trials leave a hundred thousand files
         for name, value in outcome.figures.items():
             figures.setdefault(name, []).append(value)
+        on_trial()
     spread = {name: (statistics.median(values), max(values)) for name, values in figures.items()}
     return Result(
         fault=fault, num_trials=number, failures=tuple(failures), figures=spread, seconds=time.monotonic() - start
