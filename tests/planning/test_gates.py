@@ -34,7 +34,7 @@ def compiled(name: str, attention: str = "") -> Any:
         pytest.skip(str(error))
     inherited = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
     environ = {key: os.environ[key] for key in inherited if key in os.environ}
-    environ["PYTHONPATH"] = str(ROOT)
+    environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     script = pathlib.Path(__file__).with_name("absent.py")
     finished = subprocess.run(
         [sys.executable, str(script), name, attention], capture_output=True, text=True, env=environ, check=False,
