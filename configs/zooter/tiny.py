@@ -5,9 +5,9 @@ Command:  jaxrefine run zooter/tiny
 Cost:     4.4 minutes of CPU time, most of it to make the specialists
 Result:   the table on the terminal, and in the work directory report.md, metrics.json and figures. Each specialist is
           the best of the four on problems that end with its own operation. On 300 held-out problems the best of them
-          alone solved 35 %, routers of words 35 to 38 %, a decoder 33 to 38 % by its recipe, ranking all four answers by
-          their likelihood 43 %, the oracle 55 %. Recipes chosen on a quarter of the training queries kept apart: words
-          37 % (+2.3 points over the best specialist, −0.7 to 5.4), decoder 33 %: none of this is a real gain.
+          alone solved 35 %, routers of words 35 to 38 %, a decoder 33 to 38 % by its recipe, ranking all four answers
+          by their likelihood 43 %, the oracle 55 %. Recipes chosen on a quarter of the training queries kept apart:
+          words 37 % (+2.3 points over the best specialist, −0.7 to 5.4), decoder 33 %: none of this is a real gain.
           `jaxrefine route WORKDIR/05-routers/'specialists/0/decoder, 0.0005, 5 epochs/0/model' "…"` routes a question.
 """
 

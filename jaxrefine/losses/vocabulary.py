@@ -73,7 +73,7 @@ class Loop(NamedTuple):
     """V, without padding."""
     shards: Shards | None
 
-    def gradient_shape(self, weights: jax.Array) -> tuple[int, int]:
+    def gradient_shape(self, weights: jax.Array) -> tuple[int, ...]:
         """Of what is summed over chunks as the gradient of gathered ``weights`` [V, D]."""
         return weights.shape[::-1] if self.turned else weights.shape
 
