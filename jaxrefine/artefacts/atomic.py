@@ -30,7 +30,7 @@ def write_bytes(path: PathLike, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(unfinished, path)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def write_text(path: PathLike, content: str) -> None:
@@ -146,7 +146,7 @@ def new_directory(path: PathLike) -> Iterator[pathlib.Path]:
         if path.exists():
             os.rename(path, replaced)
         os.rename(unfinished, path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -175,8 +175,8 @@ def _clear(leftover: pathlib.Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _sync_directory(directory: pathlib.Path) -> None:
-    """Makes a rename outlive a power cut, where the system can open directories."""
+def sync_directory(directory: pathlib.Path) -> None:
+    """Makes a new or changed name in it outlive a power cut, where the system can open directories."""
     with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:

@@ -62,7 +62,7 @@ def write_integrity(
     files = _digests(directory, [path for path in _files(directory) if path != file])
     integrity = Integrity(files=files, leaves=described, versions=versions(), about=dict(about or {}))
     content = dataclasses.asdict(integrity)
-    write_json(file, {"crc32": _own(content), **content})
+    write_json(file, {"crc32": checksum(content), **content})
     return integrity
 
 
@@ -81,7 +81,7 @@ def read_integrity(file: pathlib.Path) -> Integrity:
     if not isinstance(content, dict) or content.keys() != names | {"crc32"}:
         raise DamagedError(f"{file} is damaged or of another version: a manifest has {', '.join(sorted(names))}")
     own = content.pop("crc32")
-    if own != _own(content):
+    if own != checksum(content):
         raise DamagedError(f"{file} is damaged: its own checksum differs")
     return Integrity(**content)
 
@@ -133,9 +133,6 @@ def checksum(content: Any) -> int:
     True
     """
     return zlib.crc32(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
-
-
-_own = checksum
 
 
 def _files(directory: pathlib.Path) -> Sequence[pathlib.Path]:

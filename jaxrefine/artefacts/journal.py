@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from jaxrefine.artefacts.atomic import parse_json
+from jaxrefine.artefacts.atomic import parse_json, sync_directory
 
 try:
     import fcntl
@@ -134,7 +133,7 @@ class Journal:
                 os.close(descriptor)
                 raise ValueError(f"{self.path}: another journal wrote this file since it was read: open it again")
             if is_new:
-                _sync_entry(self.path.parent)
+                sync_directory(self.path.parent)
             self._descriptor = descriptor
             # A journal that is dropped lets go of its file; one that is there when the program ends may yet be closed.
             self._release = weakref.finalize(self, os.close, descriptor)
@@ -183,16 +182,6 @@ def _locked(descriptor: int) -> bool:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # a file system without locks
                 raise
     return True
-
-
-def _sync_entry(directory: pathlib.Path) -> None:
-    """Makes a new file's name outlive a power cut, where the system can open directories."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _end_of_last_line(path: pathlib.Path, size: int, block: int = 1 << 16) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -12,10 +13,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrefine.models.config import TransformerConfig
+from jaxrefine.models.cudnn import without_gpu
 from jaxrefine.models.decoder import Decoder
 from jaxrefine.models.flops import Work, forward_flops
 from jaxrefine.planning.collectives import Collective, collectives
-from jaxrefine.planning.devices import described_libraries, program_text
+from jaxrefine.planning.devices import program_text
 from jaxrefine.planning.roofline import DecodeRoofline, decode_roofline
 from jaxrefine.planning.setup import Setup
 from jaxrefine.planning.topology import Topology
@@ -51,7 +53,8 @@ def compile_training(setup: Setup, devices: Sequence[Any], topology: Topology) -
     """
     made = setup.made(devices)
     try:
-        with described_libraries(topology), program_text(topology) as (options, text_of):
+        libraries = without_gpu() if topology.chip.platform == "gpu" else contextlib.nullcontext()
+        with libraries, program_text(topology) as (options, text_of):
             step = made.step.compile(made.state, made.batch, compiler_options=options)
             text = text_of(step.call)
     except jax.errors.JaxRuntimeError as error:

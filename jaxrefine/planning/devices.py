@@ -13,14 +13,6 @@ from jax.experimental import topologies
 
 from jaxrefine.planning.topology import Topology, check_extra
 
-try:
-    from jax._src.cudnn import fused_attention_stablehlo as _fused_attention
-except ImportError:  # private: elsewhere in another jax
-    _fused_attention = None  # type: ignore[assignment]
-
-_CUDNN = 91000
-"""The version that is described below, as jax counts it."""
-
 _GPU = """
 gpu_device_info {{
   threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
@@ -64,24 +56,6 @@ def absent_devices(topology: Topology) -> list[Any]:
     if len(devices) != topology.num_devices:
         raise ValueError(f"{topology.name}: {len(devices)} devices are described, {topology.num_devices} were expected")
     return devices
-
-
-@contextlib.contextmanager
-def described_libraries(topology: Topology) -> Iterator[None]:
-    """For as long as something is traced for absent GPUs, cuDNN has the version that their description says.
-
-    jax asks the installed library, and planning needs none.
-    """
-    name = "check_cudnn_version"
-    if topology.chip.platform != "gpu" or not hasattr(_fused_attention, name):
-        yield
-        return
-    ask = getattr(_fused_attention, name)
-    setattr(_fused_attention, name, lambda: _CUDNN)
-    try:
-        yield
-    finally:
-        setattr(_fused_attention, name, ask)
 
 
 @contextlib.contextmanager

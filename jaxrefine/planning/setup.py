@@ -79,15 +79,10 @@ def default_attention(topology: Topology, model: TransformerConfig | EncoderConf
     if not isinstance(model, TransformerConfig):
         return "expand", ""
     own = {"tpu": "splash", "gpu": "cudnn"}[topology.chip.platform]
-    if own not in ATTENTION:
-        return "expand", f"{own} is not in this version"
-    backend: Any = ATTENTION[own]
+    backend = ATTENTION[own]
     try:
-        check = getattr(backend, "check", None)
-        if check is not None:
-            multiple = backend.slot_multiple
-            check(model, jnp.bfloat16, -(-slots // multiple) * multiple)
-    except (ValueError, TypeError, NotImplementedError) as error:
+        backend.check(model, jnp.bfloat16, -(-slots // backend.slot_multiple) * backend.slot_multiple)
+    except ValueError as error:
         return "expand", f"{own}: {error}"
     return own, ""
 
