@@ -217,16 +217,16 @@ class Checkpoints:
             if step not in (steps := self.steps()):
                 raise ValueError(f"no checkpoint of step {step} in {self.directory}; there are {steps}")
             return self._restore(like, step, self._verified(step))
+        there = self._on_disk()
+        _of_first_process(0)  # all have looked into the directory before the first moves anything out of it
         found: tuple[int, Integrity | None] = (_NONE, None)
-        _of_first_process(0)  # the others have opened the directory, and look into it again when all is set aside
         if jax.process_index() == 0:
-            there = self._on_disk()
             found = next(self._whole(there), (_FAILED if there else _NONE, None))
         chosen = _of_first_process(found[0])
         if chosen == _NONE:
             return None
         if chosen == _FAILED:
-            raise DamagedCheckpointError(f"none of the checkpoints in {self.directory} is whole")
+            raise DamagedCheckpointError(f"none of the checkpoints {there} in {self.directory} is whole")
         self._manager.reload()
         return self._restore(like, chosen, found[1])
 
