@@ -127,18 +127,18 @@ def _no_disk(turns: Iterator[tuple[str, str]], generator: np.random.Generator, p
         process = victims.begin(victims.on_small_disk, place, size, 1, policy, last)
         left = place / "left"
     else:
-        process = victims.begin(
-            victims.without_permission, place, "start" if kind == "read-only" else "later", 1, policy, last
-        )
+        number = int(generator.integers(2, 5)) if kind == "lost" else 0
+        when = "start" if kind == "read-only" else "later"
+        process = victims.begin(victims.without_permission, place, when, 1, policy, last, number)
         left = place / "disk"
         if kind == "lost":
-            number = int(generator.integers(2, 5))
             victims.wait_until(
                 lambda: victims.num_lines(place / f"disk-{victims.BEGUN}") >= number, process, place, "a save"
             )
             for path in (left / "checkpoints", left / "checkpoints-integrity"):
                 if path.exists():
                     path.chmod(0o555)
+            (place / victims.GO_ON).touch()  # it waits for that, however slow this process is
     code = victims.ended(process)
     if kind == "lost":
         for path in (left / "checkpoints", left / "checkpoints-integrity"):

@@ -33,7 +33,7 @@ from tests.training.tiny_objective import CountingIterator, CountingLoader, Tiny
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__])
-OUTPUT, BEGUN = "output.txt", "begun.txt"
+OUTPUT, BEGUN, GO_ON = "output.txt", "begun.txt", "go-on"
 PATIENCE_SECONDS = 300.0
 _NEW_USER, _NEW_MOUNTS = 0x10000000, 0x00020000
 SGD = OptimizerConfig(name="sgd", learning_rate=0.1, schedule="constant")
@@ -126,14 +126,18 @@ def like_state(*, kilobytes: int = 256) -> TrainState:
     return abstract_state(params, make_optimizer(SGD, 10), mesh=make_mesh(devices=jax.devices()[:1]))
 
 
-def save_for_ever(place: pathlib.Path, first: int, on_failure: str = "continue", last: int = 10_000) -> None:
-    """Saves step after step; notes each in ``begun.txt`` before it is begun."""
+def save_for_ever(
+    place: pathlib.Path, first: int, on_failure: str = "continue", last: int = 10_000, hold: int = 0
+) -> None:
+    """Saves step after step; notes each in ``begun.txt`` before it is begun; after ``hold``, waits for ``GO_ON``."""
     checkpoints = Checkpoints(place / "checkpoints", CheckpointConfig(keep=3, on_failure=on_failure))  # type: ignore[arg-type]
     with open(place.parent / f"{place.name}-{BEGUN}", "ab", buffering=0) as begun:
         for step in range(first, last + 1):
             state = state_of(step)
             begun.write(f"{step}\n".encode())
             checkpoints.save(state, {"position": step})
+            while step == hold and not (place.parent / GO_ON).exists():
+                time.sleep(0.01)
             named = checkpoints.steps() if step % 3 == 0 else []
             for one in named:  # never one that is not whole
                 if not (place / "checkpoints" / str(one) / "commit_success.txt").is_file():
