@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxrefine.losses.reduction import Mask, as_mask, live, log_softmax, number, one_of
+from jaxrefine.losses.tiles import gradients
 from jaxrefine.losses.vocabulary import (
     Loop,
-    by_inputs,
     by_product,
+    first_word,
     fitted,
     gathered,
     make_logits,
@@ -21,7 +22,6 @@ from jaxrefine.losses.vocabulary import (
     on_devices,
     over_chunks,
     over_vocabulary,
-    scattered,
 )
 from jaxrefine.typing import Array, Float
 
@@ -157,10 +157,10 @@ class _Pair(NamedTuple):
     learns: tuple[bool, ...]
     dtypes: tuple[str, ...]
 
-    def logits(self, states: Any, weights: Any) -> list[jax.Array]:
+    def logits(self, states: Any, words: Any, first: jax.Array) -> list[jax.Array]:
         return [
-            make_logits(state, weight, self.loop, temperature=temperature, softcap=softcap)
-            for state, weight, (temperature, softcap) in zip(states, weights, self.options, strict=True)
+            make_logits(state, word, first, self.loop, temperature=temperature, softcap=softcap)
+            for state, word, (temperature, softcap) in zip(states, words, self.options, strict=True)
         ]
 
 
@@ -193,9 +193,10 @@ def _divergence(hidden: tuple[jax.Array, ...], embeddings: tuple[jax.Array, ...]
 def _forward(hidden: tuple[jax.Array, ...], embeddings: tuple[jax.Array, ...], form: _Pair) -> tuple[jax.Array, Any]:
     def run(*arrays: jax.Array) -> Any:
         weights = [gathered(w, h.dtype, form.loop) for h, w in zip(arrays[:2], arrays[2:], strict=True)]
+        first = first_word(form.loop, weights[0].shape[0])
 
         def chunk(_: None, *states: jax.Array) -> tuple[None, tuple[jax.Array, ...]]:
-            return None, _spread(*form.logits(states, weights))
+            return None, _spread(*form.logits(states, weights, first))
 
         return *_joined(over_chunks(form.loop, arrays[:2], None, chunk)[1], form.loop), *weights
 
@@ -213,36 +214,23 @@ def _backward(form: _Pair, residuals: Any, cotangent: jax.Array) -> tuple[Any, A
     def run(*arrays: jax.Array) -> Any:
         weights = [w.astype(h.dtype) for h, w in zip(arrays[:2], arrays[2:4], strict=True)]
 
-        def chunk(totals: Any, *parts: jax.Array) -> tuple[Any, Any]:
-            states, (divergence, g, *lses) = parts[:2], parts[2:]
-            logits = form.logits(states, weights)
+        def by_products(states: Any, words: Any, first: jax.Array, rows: Any) -> list[jax.Array | None]:
+            divergence, g, *lses = rows
+            logits = form.logits(states, words, first)
             logs = [x - lse[:, None] for x, lse in zip(logits, lses, strict=True)]
-            first, second = (jnp.exp(x) for x in logs)
-            by_logits = first * (logs[0] - logs[1] - divergence[:, None]), second - first
-            by_states: list[jax.Array | None] = []
-            sums: list[jax.Array | None] = []
-            for i, learns in enumerate(form.learns):
-                if not learns:
-                    by_states.append(None)
-                    sums.append(None)
-                    continue
-                temperature, softcap = form.options[i]
-                gradient = by_product(
-                    by_logits[i] * g[:, None], logits[i], loop, temperature=temperature, softcap=softcap
+            one, other = (jnp.exp(x) for x in logs)
+            by_logits = one * (logs[0] - logs[1] - divergence[:, None]), other - one
+            return [
+                by_product(by_logit * g[:, None], logit, first, loop, temperature=temperature, softcap=softcap)
+                if learns
+                else None
+                for by_logit, logit, (temperature, softcap), learns in zip(
+                    by_logits, logits, form.options, form.learns, strict=True
                 )
-                state, weight = by_inputs(gradient, states[i], weights[i], loop)
-                by_states.append(state)
-                sums.append(weight if totals is None else totals[i] + weight)
-            return tuple(sums), tuple(by_states)
+            ]
 
-        shapes = (loop.gradient_shape(w) if on else None for w, on in zip(weights, form.learns, strict=True))
-        zeros = (None if shape is None else jnp.zeros(shape, jnp.float32) for shape in shapes)
-        start = None if loop.num_chunks == 1 else tuple(zeros)
-        sums, by_states = over_chunks(loop, [*arrays[:2], *arrays[4:]], start, chunk)
-        return (
-            tuple(None if x is None else over_vocabulary(x, loop) for x in by_states),
-            tuple(None if x is None else scattered(x, t, loop) for x, t in zip(sums, form.dtypes, strict=True)),
-        )
+        dtypes = [dtype if learns else None for dtype, learns in zip(form.dtypes, form.learns, strict=True)]
+        return gradients(loop, arrays[:2], weights, arrays[4:], by_products, dtypes)
 
     results = tuple(tuple(kind if on else None for on in form.learns) for kind in ("tokens", "embedding"))
     kinds = ["tokens"] * 2 + ["gathered"] * 2 + ["tokens"] * 4

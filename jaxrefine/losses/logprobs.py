@@ -17,10 +17,10 @@ import jax.numpy as jnp
 
 from jaxrefine.losses.logprob_kernel import Numbers, check_width, gradient_chunk, read_chunk
 from jaxrefine.losses.reduction import number, one_of
+from jaxrefine.losses.tiles import gradients
 from jaxrefine.losses.vocabulary import (
     CHUNK_ELEMENTS,
     Loop,
-    by_inputs,
     by_product,
     columns,
     default_chunk_size,
@@ -32,7 +32,6 @@ from jaxrefine.losses.vocabulary import (
     on_devices,
     over_chunks,
     over_vocabulary,
-    scattered,
 )
 from jaxrefine.typing import Array, Float, Int
 
@@ -68,10 +67,9 @@ class _Form(NamedTuple):
     def numbers(self) -> Numbers:
         return Numbers(self.temperature, self.softcap, self.entropy)
 
-    def part(self, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Targets as columns of a device's part of the vocabulary, and how many of its columns are words."""
-        first = first_word(self.loop, weights.shape[0], targets.dtype)
-        return targets - first, jnp.minimum(self.loop.vocab - first, weights.shape[0])
+    def part(self, targets: jax.Array, words: jax.Array, first: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Targets as columns of ``words``, which begin with ``first``, and how many of these are of the vocabulary."""
+        return targets - first, jnp.minimum(self.loop.vocab - first, words.shape[0])
 
     def keeps_logits(self, hidden: jax.Array, embedding: jax.Array) -> bool:
         """As the plain form does: where one chunk is all, and within a bound."""
@@ -194,20 +192,20 @@ def _apply(
     return logprobs[:tokens], entropies[:tokens]
 
 
-def _read(logits: jax.Array, targets: jax.Array, form: _Form) -> tuple[jax.Array, ...]:
+def _read(logits: jax.Array, targets: jax.Array, first: jax.Array, form: _Form) -> tuple[jax.Array, ...]:
     """Of one chunk: largest logit, Σ e, the target's logit and Σ e (l - largest), e = exp(l - largest); [C] each."""
     largest = jnp.max(logits, axis=1)
     shifted = logits - largest[:, None]
     exponentials = jnp.exp(shifted)
     mass = jnp.sum(exponentials, axis=1)
-    chosen = jnp.sum(jnp.where(_is_target(targets, logits, form), logits, 0.0), axis=1)
+    chosen = jnp.sum(jnp.where(_is_target(targets, logits, first), logits, 0.0), axis=1)
     spread = jnp.sum(exponentials * shifted, axis=1) if form.entropy else jnp.zeros_like(mass)
     return largest, mass, chosen, spread
 
 
-def _is_target(targets: jax.Array, logits: jax.Array, form: _Form) -> jax.Array:
-    """[C V] whether a column is the row's target: a compare that fuses, where a scatter would be atomics."""
-    return columns(logits, form.loop, targets.dtype) == targets[:, None]
+def _is_target(targets: jax.Array, logits: jax.Array, first: jax.Array) -> jax.Array:
+    """[C W] whether a column is the row's target: a compare that fuses, where a scatter would be atomics."""
+    return columns(logits, first) == targets[:, None]
 
 
 def _over_shards(read: tuple[jax.Array, ...], form: _Form) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -222,15 +220,15 @@ def _over_shards(read: tuple[jax.Array, ...], form: _Form) -> tuple[jax.Array, j
     return over_vocabulary(chosen, form.loop) - lse, entropy, lse
 
 
-def _cotangent(logits: jax.Array, rows: Sequence[jax.Array], form: _Form) -> jax.Array:
-    """[C V] fp32: the gradient by the product hidden · weightsᵀ of one chunk."""
+def _cotangent(logits: jax.Array, rows: Sequence[jax.Array], first: jax.Array, form: _Form) -> jax.Array:
+    """[C W] fp32: the gradient by the product hidden · wordsᵀ of one tile."""
     targets, lse, entropy, g_logprob, g_entropy = rows
     log_p = logits - lse[:, None]
     p = jnp.exp(log_p)
-    gradient = (_is_target(targets, logits, form).astype(p.dtype) - p) * g_logprob[:, None]
+    gradient = (_is_target(targets, logits, first).astype(p.dtype) - p) * g_logprob[:, None]
     if form.entropy:
         gradient -= p * (log_p + entropy[:, None]) * g_entropy[:, None]
-    return by_product(gradient, logits, form.loop, **form.options)
+    return by_product(gradient, logits, first, form.loop, **form.options)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -245,12 +243,13 @@ def _forward(
 
     def run(hidden: jax.Array, embedding: jax.Array, targets: jax.Array) -> tuple[Any, ...]:
         weights = gathered(embedding, hidden.dtype, form.loop)
+        first = first_word(form.loop, weights.shape[0])
 
-        def chunk(_: None, states: jax.Array, words: jax.Array) -> tuple[Any, Any]:
+        def chunk(_: None, states: jax.Array, targets: jax.Array) -> tuple[Any, Any]:
             if form.implementation == "pallas":
-                return None, read_chunk(states, weights, *form.part(words, weights), form.numbers)
-            logits = make_logits(states, weights, form.loop, **form.options)
-            return logits if keeps else None, _read(logits, words, form)
+                return None, read_chunk(states, weights, *form.part(targets, weights, first), form.numbers)
+            logits = make_logits(states, weights, first, form.loop, **form.options)
+            return logits if keeps else None, _read(logits, targets, first, form)
 
         kept, read = over_chunks(form.loop, [hidden, targets], None, chunk)
         return _over_shards(read, form), kept, weights if form.keeps_weights else None
@@ -271,19 +270,17 @@ def _backward(
         weights = stored if form.keeps_weights else gathered(stored, hidden.dtype, form.loop)
         rows, logits = rest[:5], rest[5] if keeps else None
 
-        def chunk(total: Any, states: jax.Array, *rows: jax.Array) -> tuple[Any, jax.Array]:
+        def by_products(states: Any, words: Any, first: jax.Array, rows: Sequence[jax.Array]) -> list[jax.Array]:
             if form.implementation == "pallas":
-                targets, limit = form.part(rows[0], weights)
-                gradient = gradient_chunk(states, weights, [targets, *rows[1:]], limit, form.numbers)
-            else:
-                made = make_logits(states, weights, form.loop, **form.options) if logits is None else logits
-                gradient = _cotangent(made, rows, form)
-            by_states, by_weights = by_inputs(gradient, states, weights, form.loop)
-            return by_weights if total is None else total + by_weights, by_states
+                targets, limit = form.part(rows[0], words[0], first)
+                return [gradient_chunk(states[0], words[0], [targets, *rows[1:]], limit, form.numbers)]
+            made = make_logits(states[0], words[0], first, form.loop, **form.options) if logits is None else logits
+            return [_cotangent(made, rows, first, form)]
 
-        start = None if form.loop.num_chunks == 1 else jnp.zeros(form.loop.gradient_shape(weights), jnp.float32)
-        by_weights, by_hidden = over_chunks(form.loop, [hidden, *rows], start, chunk)
-        return over_vocabulary(by_hidden, form.loop), scattered(by_weights, form.embedding_dtype, form.loop)
+        (by_hidden,), (by_weights,) = gradients(
+            form.loop, [hidden], [weights], rows, by_products, [form.embedding_dtype]
+        )
+        return by_hidden, by_weights
 
     kinds = ["tokens", "gathered" if form.keeps_weights else "embedding", *["tokens"] * 5, *["logits"] * keeps]
     given = (hidden, stored, targets, lse, entropy, *cotangents, *[kept] * keeps)

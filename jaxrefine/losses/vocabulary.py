@@ -3,8 +3,8 @@
     hidden[M_rows, D] · embedding[V_tensor, D_fsdp]ᵀ
 
 Tokens lie on the axes that split rows, the vocabulary on ``tensor``. The width of the embedding is gathered over
-``fsdp`` once, in the dtype of the products, before the loop; nothing is communicated inside it. A few numbers a token
-go over ``tensor``, after the loop: no device ever holds logits of a vocabulary that is split.
+``fsdp`` once, in the dtype of the products, before the loop, which communicates nothing. A few numbers a token go over
+``tensor``, after the loop: no device ever holds logits of a vocabulary that is split. The way back is in ``tiles``.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ CHUNK_ELEMENTS = 2**22
 """Logits a device holds at once where ``chunk_size`` is not given: 16 MiB in fp32 …"""
 
 CHUNK_TOKENS = 1024
-"""… but never fewer tokens than this: with less, reading the embedding and adding to its gradient costs an accelerator
-more than the products (8 bytes of gradient against 2 · tokens operations, at some 300 operations a byte)."""
+"""… but never fewer tokens than this: with less, reading the embedding costs an accelerator more than the products (2
+bytes against 2 · tokens operations, at 300 to 600 operations a byte)."""
 
 MINIMUM = -1e30
 """The logit of a column that pads the vocabulary."""
@@ -172,15 +172,27 @@ def gathered(embedding: jax.Array, dtype: Any, loop: Loop) -> jax.Array:
     return jax.lax.all_gather(weights, loop.shards.width, axis=1, tiled=True)
 
 
-def scattered(gradient: jax.Array, dtype: Any, loop: Loop) -> jax.Array:
-    """The gradient of ``gathered``'s embedding: summed over all devices' tokens, each left with its own part."""
-    if loop.shards is not None:
-        rows = loop.shards.rows
-        if loop.turned:
-            rows = tuple(axis for axis in rows if axis != loop.shards.width)
-            gradient = jax.lax.psum_scatter(gradient, loop.shards.width, scatter_dimension=0, tiled=True).T
-        gradient = jax.lax.psum(gradient, rows)
-    return gradient.astype(dtype)
+def scattered(gradient: jax.Array, loop: Loop) -> jax.Array:
+    """The gradient by words of ``gathered``'s embedding, each device of ``fsdp`` left with its own part of their width.
+
+    Args:
+        gradient: of the shape ``loop.gradient_shape``.
+        loop: the loop.
+
+    Returns:
+        [words, D], summed over ``fsdp`` where that splits D.
+    """
+    if not loop.turned:
+        return gradient
+    return jax.lax.psum_scatter(gradient, loop.shards.width, scatter_dimension=0, tiled=True).T
+
+
+def summed(gradient: jax.Array, loop: Loop) -> jax.Array:
+    """What ``scattered`` left, over the other devices that split tokens."""
+    if loop.shards is None:
+        return gradient
+    rows = tuple(axis for axis in loop.shards.rows if not (loop.turned and axis == loop.shards.width))
+    return jax.lax.psum(gradient, rows)
 
 
 def over_vocabulary(x: jax.Array, loop: Loop, reduce: Callable[..., jax.Array] = jax.lax.psum) -> jax.Array:
@@ -188,16 +200,16 @@ def over_vocabulary(x: jax.Array, loop: Loop, reduce: Callable[..., jax.Array] =
     return x if loop.shards is None or loop.shards.vocab is None else reduce(x, loop.shards.vocab)
 
 
-def first_word(loop: Loop, num_columns: int, dtype: Any = jnp.int32) -> jax.Array:
+def first_word(loop: Loop, num_columns: int) -> jax.Array:
     """Of this device's part of the vocabulary, which has ``num_columns`` columns."""
     if loop.shards is None or loop.shards.vocab is None:
-        return jnp.zeros((), dtype)
-    return jax.lax.axis_index(loop.shards.vocab).astype(dtype) * num_columns
+        return jnp.zeros((), jnp.int32)
+    return jax.lax.axis_index(loop.shards.vocab).astype(jnp.int32) * num_columns
 
 
-def columns(logits: jax.Array, loop: Loop, dtype: Any = jnp.int32) -> jax.Array:
-    """[C V] which word each column is."""
-    return jax.lax.broadcasted_iota(dtype, logits.shape, 1) + first_word(loop, logits.shape[1], dtype)
+def columns(logits: jax.Array, first: jax.Array) -> jax.Array:
+    """[C W] which word each column is, ``first`` being the first column's."""
+    return jax.lax.broadcasted_iota(first.dtype, logits.shape, 1) + first
 
 
 def _is_padded(loop: Loop) -> bool:
@@ -205,35 +217,30 @@ def _is_padded(loop: Loop) -> bool:
 
 
 def make_logits(
-    hidden: jax.Array, weights: jax.Array, loop: Loop, *, temperature: float, softcap: float | None
+    hidden: jax.Array, words: jax.Array, first: jax.Array, loop: Loop, *, temperature: float, softcap: float | None
 ) -> jax.Array:
-    """[C V] fp32 from one chunk of hidden states; inputs in their own dtype."""
-    logits = jax.lax.dot_general(hidden, weights, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+    """[C W] fp32 from hidden states [C D] and words [W D], beginning with ``first``; inputs in their own dtype."""
+    logits = jax.lax.dot_general(hidden, words, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
     if softcap is not None:
         logits = softcap * jnp.tanh(logits / softcap)
     logits = logits / temperature
-    return jnp.where(columns(logits, loop) < loop.vocab, logits, MINIMUM) if _is_padded(loop) else logits
+    return jnp.where(columns(logits, first) < loop.vocab, logits, MINIMUM) if _is_padded(loop) else logits
 
 
 def by_product(
-    gradient: jax.Array, logits: jax.Array, loop: Loop, *, temperature: float, softcap: float | None
+    gradient: jax.Array,
+    logits: jax.Array,
+    first: jax.Array,
+    loop: Loop,
+    *,
+    temperature: float,
+    softcap: float | None,
 ) -> jax.Array:
-    """[C V] fp32: from the gradient by logits to the gradient by the product hidden · weightsᵀ."""
+    """[C W] fp32: from the gradient by logits to the gradient by the product hidden · wordsᵀ."""
     gradient = gradient / temperature
     if softcap is not None:
         gradient = gradient * (1.0 - jnp.square(logits * (temperature / softcap)))
-    return jnp.where(columns(logits, loop) < loop.vocab, gradient, 0.0) if _is_padded(loop) else gradient
-
-
-def by_inputs(gradient: jax.Array, states: jax.Array, weights: jax.Array, loop: Loop) -> tuple[jax.Array, jax.Array]:
-    """From the gradient by a chunk's product to those by its hidden states (in their dtype) and the weights (fp32).
-
-    The latter are of the shape ``loop.gradient_shape``.
-    """
-    gradient = gradient.astype(states.dtype)
-    by_states = jnp.dot(gradient, weights, preferred_element_type=jnp.float32).astype(states.dtype)
-    factors = (states, gradient) if loop.turned else (gradient, states)
-    return by_states, jax.lax.dot_general(*factors, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+    return jnp.where(columns(logits, first) < loop.vocab, gradient, 0.0) if _is_padded(loop) else gradient
 
 
 def over_chunks(loop: Loop, arrays: Sequence[jax.Array], carry: Any, chunk: Callable[..., tuple[Any, Any]]) -> Any:

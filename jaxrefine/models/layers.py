@@ -15,6 +15,7 @@ from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.lora import ADAPTERS
 from jaxrefine.models.norms import RMSNorm
 from jaxrefine.models.quantized import QUANTIZED, quantized_product
+from jaxrefine.models.stored import as_stored
 from jaxrefine.sharding import constrain
 from jaxrefine.typing import Array, Float
 
@@ -62,7 +63,8 @@ class Linear(nn.Module):
             y = quantized_product(x, *(self.get_variable(QUANTIZED, name) for name in ("values", "scales")))
         else:
             kernel = self.param("kernel", self.kernel_init, (self.features, x.shape[-1]), self.param_dtype)
-            y = jnp.einsum("...i,oi->...o", x, kernel.astype(self.dtype))
+            kernel = as_stored(kernel, self.dtype, "/".join((*self.path, "kernel")))
+            y = jnp.einsum("...i,oi->...o", x, kernel)
         if self.has_variable(ADAPTERS, "a"):
             y = y + self._adapted(x)
         if self.use_bias:

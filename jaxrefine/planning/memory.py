@@ -4,7 +4,7 @@ kept between steps     parameters, moments, frozen weights, from the shapes and 
 gradients              as large as the trained parameters in fp32, twice with microbatches (a sum and a new part)
 saved activations      layers · rows · slots · what the remat policy keeps, of one microbatch
 one layer              what its backward pass holds at once, with its weights gathered
-log-probs              the head gathered in bf16, its gradient in fp32, and one chunk of logits
+log-probs              the head gathered in bf16, one chunk of logits, and the sums of one block of words
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrefine.losses.logprobs import default_chunk_size
+from jaxrefine.losses.tiles import make_tiles
+from jaxrefine.losses.vocabulary import Loop, default_chunk_size
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.planning.setup import Setup
 from jaxrefine.sharding import ROWS
@@ -105,9 +106,11 @@ def _activations(
     logprobs = 0
     scored = made.batch.targets.shape[-1] * made.batch.targets.shape[-2] if made.batch.targets is not None else 0
     if scored and isinstance(config, TransformerConfig):
-        table = config.vocab_size * config.embedding_width // tensor
-        chunk = default_chunk_size(scored, config.vocab_size, shards) // shards
-        logprobs = (_HALF + _WHOLE) * table + (2 * _WHOLE + _HALF) * chunk * config.vocab_size // tensor
+        words, local = config.vocab_size // tensor, scored // shards
+        chunk = default_chunk_size(scored, words, shards) // shards
+        tiles = make_tiles(Loop(chunk, -(-local // chunk), words, None), local, words)
+        sums = (tiles.words + local) * config.embedding_width  # what is added to, and what is added
+        logprobs = _HALF * words * config.embedding_width + (2 * _WHOLE + _HALF) * chunk * words + 2 * _WHOLE * sums
     return config.num_layers * kept, layer, logprobs
 
 

@@ -1,8 +1,7 @@
 """Memory of the packed step at 8B for hardware that is not there: LLaMA-3-8B, 64 prompts × 4 responses, 512 + 256.
 
-Limits hold what is reached, so that nothing makes it worse unseen; a prototype of the packed row, with weights laid
-out [in, out], reached 20.77 GiB on H100 and 21.82 on v5p. The compilers are extras, and each compiles in a process of
-its own: their environment must be set before jax starts.
+The limits are what a prototype of the packed row reached, with weights laid out [in, out]. The compilers are extras,
+and each compiles in a process of its own: their environment must be set before jax starts.
 """
 
 from __future__ import annotations
@@ -46,9 +45,13 @@ def compiled(name: str, attention: str = "") -> Any:
 
 @pytest.mark.parametrize(
     ("name", "attention", "gib"),
-    [("h100x8", "cudnn", 24.6), pytest.param("v5p-16", "splash", 24.4, marks=pytest.mark.slow)],
+    [
+        ("h100x8", "cudnn", 20.77),
+        pytest.param("v5p-16", "splash", 21.82, marks=pytest.mark.slow),
+        pytest.param("v5e-16", "splash", 12.23, marks=pytest.mark.slow),
+    ],
 )
-def test_the_step_stays_within_the_memory_that_it_needs_today(name, attention, gib):
+def test_the_step_needs_no_more_memory_than_the_prototype(name, attention, gib):
     found = compiled(name)
     assert found["attention"] == attention, found["remark"]
     assert found["total"] < gib * GIB, found
