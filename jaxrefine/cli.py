@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from jaxrefine import __version__, config
+from jaxrefine.artefacts.stopping import StoppedError
 
 USAGE_ERROR = 2
 """Exit code of a command line that names something that is not there."""
@@ -47,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except config.ConfigError as error:
         _say(f"jaxrefine: {error}", sys.stderr)
         return USAGE_ERROR
+    except StoppedError as error:
+        _say("\n".join([f"jaxrefine: {error}", *getattr(error, "__notes__", ())]), sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         _say("jaxrefine: stopped; the same command goes on from here", sys.stderr)
         return 130
@@ -54,13 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: list[str]) -> int:
     """``run CONFIG [--dotted.flag value …] [--workdir DIR] [--distributed]``: its stages, in their own directory."""
-    arguments, where = _distributed(arguments)
+    arguments, where, heartbeat = _distributed(arguments)
     name, flags, workdir = _parse("run", arguments)
     configured = config.override(config.load(name), flags, prog=f"jaxrefine run {name}")
     if not callable(getattr(configured, "stages", None)):
         raise config.ConfigError(f"{name}: {type(configured).__name__} has no stages(): there is nothing to run")
     from jaxrefine.artefacts.stages import StageError, run_stages  # after the mistakes: it imports rich
-    from jaxrefine.artefacts.stopping import StoppedError
 
     directory = pathlib.Path(workdir or pathlib.Path("runs") / config.name_of(config.find(name)))
     processes = None
@@ -68,7 +71,7 @@ def run(arguments: list[str]) -> int:
         from jaxrefine.artefacts.processes import start_processes  # after the mistakes: it imports jax
 
         try:
-            processes = start_processes(where)
+            processes = start_processes(where, heartbeat_seconds=_number("--heartbeat-seconds", heartbeat))
         except ValueError as error:
             raise config.ConfigError(str(error)) from error
     try:
@@ -79,9 +82,6 @@ def run(arguments: list[str]) -> int:
         run_stages(stages, directory, configured, processes=processes)
     except StageError as error:
         raise config.ConfigError(str(error)) from error
-    except StoppedError as error:
-        _say("\n".join([f"jaxrefine: {error}", *getattr(error, "__notes__", ())]), sys.stderr)
-        return error.exit_code
     except OSError as error:
         if error.errno not in _NO_DISK:
             raise
@@ -171,8 +171,8 @@ def route(arguments: list[str]) -> int:
 
 _PLAN_FLAGS = {
     "--topology": True, "--model": True, "--training": True, "--data": True, "--fsdp": True, "--tensor": True,
-    "--remat": True, "--attention": True, "--microbatches": True, "--groups": True, "--candidates": True,
-    "--search": False, "--no-sampler": False, "--no-compile": False, "--json": True,
+    "--remat": True, "--attention": True, "--logprob-chunk": True, "--microbatches": True, "--groups": True,
+    "--candidates": True, "--search": False, "--no-sampler": False, "--no-compile": False, "--json": True,
 }  # fmt: skip
 
 
@@ -213,7 +213,7 @@ def plan(arguments: list[str]) -> int:
     return 0 if result.fits else 1
 
 
-_NUMBERS = ("--data", "--fsdp", "--tensor", "--microbatches", "--groups", "--candidates")
+_NUMBERS = ("--data", "--fsdp", "--tensor", "--logprob-chunk", "--microbatches", "--groups", "--candidates")
 
 
 def _number(flag: str, text: str) -> int:
@@ -259,7 +259,8 @@ def _stated(flag: str, text: str) -> Any:
 COMMANDS: dict[str, Command] = {
     "run": Command(
         function=run,
-        arguments="CONFIG [--dotted.flag value …] [--workdir DIR] [--distributed [HOST:PORT,COUNT,INDEX]]",
+        arguments="CONFIG [--dotted.flag value …] [--workdir DIR]\n"
+        "      [--distributed [HOST:PORT,COUNT,INDEX] [--heartbeat-seconds N]]",
         summary="run a config's stages; finished ones are not run again, a stopped one goes on",
     ),
     "show": Command(
@@ -269,8 +270,8 @@ COMMANDS: dict[str, Command] = {
         function=plan,
         arguments="CONFIG --topology v5e-16|v5p-128|v6e-256|h100x8|h200x8|… [--model DIR|llama-7b|…]\n"
         "      [--training NAME] [--data N] [--fsdp N] [--tensor N] [--remat NAME] [--attention NAME]\n"
-        "      [--microbatches N] [--groups N] [--candidates N] [--search] [--no-sampler] [--no-compile]\n"
-        "      [--json FILE] [--dotted.flag value …]",
+        "      [--logprob-chunk N] [--microbatches N] [--groups N] [--candidates N] [--search] [--no-sampler]\n"
+        "      [--no-compile] [--json FILE] [--dotted.flag value …]",
         summary="compile a fine-tuning's step for hardware that is not there: does it fit, what does it cost",
     ),
     "inspect": Command(
@@ -291,24 +292,24 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-def _distributed(arguments: list[str]) -> tuple[list[str], str | None]:
-    """The arguments without ``--distributed [WHERE]``, and what it says: "auto", or None without it."""
+def _distributed(arguments: list[str]) -> tuple[list[str], str | None, str]:
+    """The arguments without ``--distributed [WHERE]``, what it says ("auto", or None without it), and the heartbeat."""
     rest: list[str] = []
     where: str | None = None
-    words = iter(arguments)
-    for word in words:
+    heartbeat = "100"
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        flag, _, value = word.partition("=")
         if word == "--distributed":
-            where = "auto"
-            following = next(words, None)
-            if following is not None and "," in following and not following.startswith("-"):
-                where = following
-            elif following is not None:
-                rest.append(following)
-        elif word.startswith("--distributed="):
-            where = word.partition("=")[2]
+            where = words.pop(0) if words and "," in words[0] and not words[0].startswith("-") else "auto"
+        elif flag == "--distributed":
+            where = value
+        elif flag == "--heartbeat-seconds":
+            heartbeat = value or (words.pop(0) if words else "")
         else:
             rest.append(word)
-    return rest, where
+    return rest, where, heartbeat
 
 
 def _parse(command: str, arguments: list[str]) -> tuple[str, list[str], str | None]:

@@ -41,6 +41,9 @@ class Placement:
     """Of a decoder, in training and scoring: "expand" and "dense" run anywhere, "cudnn" on GPUs, "splash" on TPUs."""
     logprobs: Literal["xla", "pallas"] = "xla"
     """Who computes a decoder's log-probs: "pallas" is a kernel for TPUs, worth it on v6e."""
+    logprob_chunk: int | None = None
+    """Tokens, all devices' together, whose logits are there at once; None chooses. Fewer need less memory, and read
+    the output embedding more often."""
     remat: str = "none"
     """In training, a key of ``jaxrefine.models.remat.REMAT``."""
     pooling: str = "first"
@@ -101,7 +104,7 @@ def load_model(directory: Path, placement: Placement | None = None) -> LoadedMod
         check_platform(placement.attention, mesh.devices.flat[0].platform)
         config, params = load_pretrained(directory, mesh=mesh, param_dtype=precision.params)
         model = Decoder(config, dtype=jnp.dtype(dtype), attention=placement.attention, remat=placement.remat,
-                        logprobs=placement.logprobs)  # fmt: skip
+                        logprobs=placement.logprobs, logprob_chunk=placement.logprob_chunk)  # fmt: skip
     return LoadedModel(
         directory=directory,
         digest=directory_digest(directory),

@@ -41,6 +41,7 @@ class Decoder(nn.Module):
       attention: a key of ``jaxrefine.models.attention.ATTENTION``.
       remat: a key of ``jaxrefine.models.remat.REMAT``.
       logprobs: the implementation of ``jaxrefine.losses.token_logprobs``: "xla", or "pallas" on TPUs.
+      logprob_chunk: its ``chunk_size``.
 
     >>> import jax
     >>> config = TransformerConfig(vocab_size=64, width=16, num_layers=2, num_heads=4, num_kv_heads=2, head_width=4,
@@ -58,6 +59,7 @@ class Decoder(nn.Module):
     remat: str = "none"
     param_dtype: DTypeLike = jnp.float32
     logprobs: str = "xla"
+    logprob_chunk: int | None = None
 
     def setup(self) -> None:
         """Embedding, scanned layers, final norm, head."""
@@ -117,7 +119,9 @@ class Decoder(nn.Module):
         """How hidden states become logits."""
         config = self.config
         bias = self.head.bias if config.head_bias else None
-        return LogitForm(self.output_embedding(), bias, config.logit_scale, config.logit_softcap, self.logprobs)
+        return LogitForm(
+            self.output_embedding(), bias, config.logit_scale, config.logit_softcap, self.logprobs, self.logprob_chunk
+        )
 
     def prefill(self, tokens: Int[Array, "C P"], lengths: Int[Array, " C"]) -> tuple[Float[Array, "C D"], KeyValues]:
         """Reads prompts once.

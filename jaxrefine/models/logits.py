@@ -22,6 +22,8 @@ class LogitForm:
     softcap: float | None = flax.struct.field(pytree_node=False, default=None)
     implementation: str = flax.struct.field(pytree_node=False, default="xla")
     """Of ``losses.logprobs``."""
+    chunk_size: int | None = flax.struct.field(pytree_node=False, default=None)
+    """Of ``losses.logprobs``."""
 
     def logits(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """All logits of each hidden state, fp32; products in its dtype, accumulated in fp32.
@@ -40,8 +42,8 @@ class LogitForm:
         """The same in the words of ``losses.logprobs``, whose logits are cap(hidden · embeddingᵀ) / temperature.
 
         Returns:
-          Hidden states and embedding, with a column more for a bias; the options ``temperature``, ``softcap``
-          and ``implementation``.
+          Hidden states and embedding, with a column more for a bias; the options ``temperature``, ``softcap``,
+          ``implementation`` and ``chunk_size``.
         """
         embedding = self.embedding
         if self.bias is not None:
@@ -49,8 +51,8 @@ class LogitForm:
             embedding = jnp.concatenate([embedding, column[:, None]], axis=1)
             hidden = jnp.concatenate([hidden, jnp.ones((*hidden.shape[:-1], 1), hidden.dtype)], axis=-1)
         softcap = None if self.softcap is None else self.softcap / self.scale
-        options = {"temperature": 1.0 / self.scale, "softcap": softcap, "implementation": self.implementation}
-        return hidden, embedding, options
+        options = {"temperature": 1.0 / self.scale, "softcap": softcap}
+        return hidden, embedding, options | {"implementation": self.implementation, "chunk_size": self.chunk_size}
 
 
 def logit_form(model: Any) -> LogitForm:

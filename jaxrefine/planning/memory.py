@@ -107,11 +107,20 @@ def _activations(
     scored = made.batch.targets.shape[-1] * made.batch.targets.shape[-2] if made.batch.targets is not None else 0
     if scored and isinstance(config, TransformerConfig):
         words, local = config.vocab_size // tensor, scored // shards
-        chunk = default_chunk_size(scored, words, shards) // shards
+        chunk = logprob_chunk(setup, made, shards, tensor) // shards
         tiles = make_tiles(Loop(chunk, -(-local // chunk), words, None), local, words)
         sums = (tiles.words + local) * config.embedding_width  # what is added to, and what is added
         logprobs = _HALF * words * config.embedding_width + (2 * _WHOLE + _HALF) * chunk * words + 2 * _WHOLE * sums
     return config.num_layers * kept, layer, logprobs
+
+
+def logprob_chunk(setup: Setup, made: AbstractStep, shards: int, tensor: int) -> int:
+    """Tokens, all devices' together, whose logits are there at once; 0 without log-probs."""
+    if made.batch.targets is None or not isinstance(setup.model, TransformerConfig):
+        return 0
+    scored = made.batch.targets.shape[-1] * made.batch.targets.shape[-2]
+    given = setup.logprob_chunk or default_chunk_size(scored, setup.model.vocab_size // tensor, shards)
+    return max(min(given, scored), shards)
 
 
 def _scores(setup: Setup, made: AbstractStep, rows: int) -> int:

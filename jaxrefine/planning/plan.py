@@ -38,6 +38,7 @@ class Options:
     """Sizes by axis; None of them is the config's own mesh."""
     remat: str | None = None
     attention: str | None = None
+    logprob_chunk: int | None = None
     microbatches: int | None = None
     groups: int | None = None
     """Prompts a step."""
@@ -62,6 +63,7 @@ def options_of(flags: Mapping[str, str], numbers: Mapping[str, int]) -> Options:
         mesh={axis: numbers[f"--{axis}"] for axis in ("data", "fsdp", "tensor") if f"--{axis}" in numbers},
         remat=flags.get("--remat"),
         attention=flags.get("--attention"),
+        logprob_chunk=numbers.get("--logprob-chunk"),
         microbatches=numbers.get("--microbatches"),
         groups=numbers.get("--groups"),
         candidates=numbers.get("--candidates"),
@@ -221,6 +223,8 @@ def _setup(item: NamedFinetuning, configured: Any, topology: Topology, options: 
         mesh=mesh,
         remat=options.remat or (own if own != "none" else "full"),
         attention=attention,
+        logprobs=getattr(placement, "logprobs", "xla"),
+        logprob_chunk=options.logprob_chunk or getattr(placement, "logprob_chunk", None),
     )
     if options.microbatches is not None:
         setup = with_training(setup, num_microbatches=options.microbatches)

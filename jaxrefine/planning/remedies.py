@@ -12,16 +12,19 @@ from typing import Any
 
 from jaxrefine.models.remat import REMAT
 from jaxrefine.planning.compiled import CompiledTraining, compile_training
-from jaxrefine.planning.memory import predict
+from jaxrefine.planning.memory import logprob_chunk, predict
 from jaxrefine.planning.roofline import layers_recomputed
 from jaxrefine.planning.setup import Setup, with_training
 from jaxrefine.planning.topology import Topology
 from jaxrefine.scoring.adapted import TuningConfig
 from jaxrefine.sharding import MeshConfig
+from jaxrefine.training.full_size import AbstractStep
 from jaxrefine.training.memory import OutOfMemoryError, gib
 
 _LEAST_SAVING = 0.01
 """Of the total: what saves less is not worth a line."""
+_LEAST_CHUNK = 128
+"""Tokens on a device: of fewer, a matrix unit has no full tile."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,7 @@ def remedies(setup: Setup, devices: Sequence[Any]) -> list[Remedy]:
     """
     before = predict(setup, setup.made(devices)).total
     found = []
-    for change, costs, changed in _changes(setup, len(devices)):
+    for change, costs, changed in _changes(setup, setup.made(devices), len(devices)):
         try:
             made = changed.made(devices)
         except ValueError:  # sizes that do not divide, an objective that adapters cannot serve
@@ -63,7 +66,7 @@ def remedies(setup: Setup, devices: Sequence[Any]) -> list[Remedy]:
     return sorted(found, key=lambda remedy: -remedy.saves)
 
 
-def _changes(setup: Setup, num_devices: int) -> Iterator[tuple[str, str, Setup]]:
+def _changes(setup: Setup, made: AbstractStep, num_devices: int) -> Iterator[tuple[str, str, Setup]]:
     """(what to write, what it costs, the changed setup)."""
     training, sizes = setup.training, setup.sizes(num_devices)
     model: Any = setup.model
@@ -85,6 +88,12 @@ def _changes(setup: Setup, num_devices: int) -> Iterator[tuple[str, str, Setup]]
             mesh = MeshConfig(data=sizes["data"], fsdp=sizes["fsdp"] // factor, tensor=sizes["tensor"] * factor)
             text = f"--fsdp {mesh.fsdp} --tensor {mesh.tensor}"
             yield text, "sums activations over the tensor axis in every layer", dataclasses.replace(setup, mesh=mesh)
+    shards = setup.row_shards(num_devices)
+    for parts in (2, 4):
+        size = logprob_chunk(setup, made, shards, sizes["tensor"]) // parts
+        if size >= _LEAST_CHUNK * shards:
+            costs = f"reads the output embedding {parts} times as often"
+            yield f"--logprob-chunk {size}", costs, dataclasses.replace(setup, logprob_chunk=size)
     if training.tuning.parameters == "all":
         for base, costs in (("bfloat16", "trains low-rank adapters alone"), ("nf4", "the same over 4-bit weights")):
             tuning = TuningConfig(parameters="adapters", base=base, lora=training.tuning.lora)  # type: ignore[arg-type]

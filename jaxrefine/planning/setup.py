@@ -29,6 +29,8 @@ class Setup:
     mesh: MeshConfig = dataclasses.field(default_factory=lambda: MeshConfig(data=1, fsdp=-1))
     remat: str = "full"
     attention: str = "expand"
+    logprobs: str = "xla"
+    logprob_chunk: int | None = None
 
     def sizes(self, num_devices: int) -> dict[str, int]:
         """Of the mesh axes."""
@@ -59,6 +61,8 @@ def _made(setup: Setup, devices: tuple[Any, ...]) -> AbstractStep:
             mesh=make_mesh(setup.mesh, devices),
             remat=setup.remat,
             attention=setup.attention,
+            logprobs=setup.logprobs,
+            logprob_chunk=setup.logprob_chunk,
             dtype=jnp.bfloat16,
         )
     return _MADE[key]

@@ -94,6 +94,8 @@ def abstract_step(
     mesh: Mesh | None = None,
     remat: str = "full",
     attention: str = "expand",
+    logprobs: str = "xla",
+    logprob_chunk: int | None = None,
     dtype: DTypeLike = jnp.bfloat16,
 ) -> AbstractStep:
     """The train step of a fine-tuning as ``finetune`` would make it, on batches as long as its limits allow.
@@ -106,6 +108,8 @@ def abstract_step(
         mesh: None is one device; its devices need not be there.
         remat: of the model.
         attention: of a decoder.
+        logprobs: of a decoder.
+        logprob_chunk: of a decoder.
         dtype: of the computation.
 
     Raises:
@@ -113,7 +117,7 @@ def abstract_step(
     """
     mesh = make_mesh(MeshConfig(), jax.devices()[:1]) if mesh is None else mesh
     module: Any = (
-        Decoder(model, dtype=dtype, attention=attention, remat=remat)
+        Decoder(model, dtype=dtype, attention=attention, remat=remat, logprobs=logprobs, logprob_chunk=logprob_chunk)
         if isinstance(model, TransformerConfig)
         else Encoder(model, dtype=dtype, remat=remat)
     )

@@ -8,6 +8,7 @@ import pytest
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.flops import num_params
 from jaxrefine.planning.memory import predict
+from jaxrefine.planning.remedies import remedies
 from jaxrefine.planning.setup import Setup, with_training
 from jaxrefine.planning.shapes import model_shape
 from jaxrefine.scoring.objectives import ObjectiveConfig
@@ -105,3 +106,19 @@ def test_an_unknown_size_is_answered_with_the_nearest():
 
 def test_the_shipped_model_is_read_from_its_directory():
     assert model_shape(None) == model_shape("arithmetic-small")
+
+
+def test_log_probs_by_hand_and_the_remedy_of_a_smaller_chunk():
+    """16 prompts × 2 responses × 256 tokens over 8 devices: 1,024 tokens each, all their logits at once."""
+    model = dataclasses.replace(TINY, vocab_size=32_768)
+    likelihood = ObjectiveConfig(mle_weight=1.0, loss="margin_ranking")
+    training = dataclasses.replace(SETUP.training, objective=likelihood, max_response=256, slots=520)
+    setup = dataclasses.replace(SETUP, model=model, training=training)
+    head = 2 * 32_768 * 16
+    assert _predicted(setup).logprobs == head + 10 * 1024 * 32_768 + 8 * (32_768 + 1024) * 16
+    # 512 tokens of all words, and on the way back 1,024 tokens of half of them
+    found = {remedy.change: remedy for remedy in remedies(setup, jax.devices()[:DEVICES])}
+    halved = found["--logprob-chunk 4096"].setup
+    assert _predicted(halved).logprobs == head + 10 * 512 * 32_768 + 8 * (16_384 + 1024) * 16
+    assert found["--logprob-chunk 2048"].saves > found["--logprob-chunk 4096"].saves
+    assert "--logprob-chunk 1024" not in found
