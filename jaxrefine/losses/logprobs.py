@@ -266,7 +266,7 @@ def _backward(
     hidden, stored, targets, lse, entropy, kept = residuals
     keeps = kept is not None
 
-    def run(hidden: jax.Array, stored: jax.Array, *rest: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def run(hidden: jax.Array, stored: jax.Array, *rest: jax.Array) -> tuple[jax.Array | None, jax.Array | None]:
         weights = stored if form.keeps_weights else gathered(stored, hidden.dtype, form.loop)
         rows, logits = rest[:5], rest[5] if keeps else None
 

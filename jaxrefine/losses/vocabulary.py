@@ -182,7 +182,7 @@ def scattered(gradient: jax.Array, loop: Loop) -> jax.Array:
     Returns:
         [words, D], summed over ``fsdp`` where that splits D.
     """
-    if not loop.turned:
+    if loop.shards is None or loop.shards.width is None:
         return gradient
     return jax.lax.psum_scatter(gradient, loop.shards.width, scatter_dimension=0, tiled=True).T
 

@@ -14,10 +14,9 @@ from jax.sharding import AxisType, PartitionSpec
 from jax.typing import DTypeLike
 
 from jaxrefine.sharding import AXES, fit_spec, rule_of
-from jaxrefine.typing import Array
 
 
-def as_stored(weights: Array, dtype: DTypeLike, path: str) -> jax.Array:
+def as_stored(weights: jax.Array, dtype: DTypeLike, path: str) -> jax.Array:
     """``weights.astype(dtype)``, rounded after its layer was taken from the stack and before it is gathered.
 
     Args:
