@@ -30,6 +30,10 @@ class Processes:
         """The first process's value, in all of them; each must ask."""
         return value if self.count == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
+    def array_from_first(self, value: np.ndarray) -> np.ndarray:
+        """The first process's array, in all of them; each must ask, with one of the same shape and type."""
+        return value if self.count == 1 else np.asarray(multihost_utils.broadcast_one_to_all(value))
+
     @contextlib.contextmanager
     def together(self, what: str) -> Iterator[None]:
         """All processes go through the block, and wait for each other at its end; an error in one is one in all.
@@ -68,13 +72,14 @@ def agree(failure: Exception | None, what: str) -> None:
         raise failure
 
 
-def start_processes(where: str = "auto") -> Processes:
+def start_processes(where: str = "auto", *, heartbeat_seconds: int = 100) -> Processes:
     """Connects this process with the others of its run, before anything else is asked of JAX.
 
     Args:
         where: "auto": ``jax.distributed.initialize()`` finds out by itself, from the metadata of a TPU pod, or from the
             variables of Slurm, Open MPI or (with the package ``kubernetes``) Kubernetes; or ``HOST:PORT,COUNT,INDEX``,
             its arguments: where the first process listens, how many there are, which one this is.
+        heartbeat_seconds: a process that is not heard of for so long is taken for dead, and JAX ends the others.
 
     Raises:
         ValueError: neither of these, or nothing that JAX finds.
@@ -85,7 +90,7 @@ def start_processes(where: str = "auto") -> Processes:
     """
     if where == "auto":
         try:
-            jax.distributed.initialize()
+            jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat_seconds)
         except (ValueError, RuntimeError) as error:
             raise ValueError(
                 f"--distributed: JAX finds no run of several processes here ({error}); start it on a TPU pod, under "
@@ -93,7 +98,7 @@ def start_processes(where: str = "auto") -> Processes:
             ) from error
     else:
         address, count, index = _parsed(where)
-        jax.distributed.initialize(address, count, index)
+        jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=heartbeat_seconds)
     return Processes(jax.process_index(), jax.process_count())
 
 

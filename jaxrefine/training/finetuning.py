@@ -168,18 +168,15 @@ def finetune(
     if not groups:
         raise ValueError(f"none of {len(examples)} examples can be used: {reasons(refused) or 'there are none'}")
     wants_reference = config.objective.loss is not None and "reference" in LOSSES[config.objective.loss].needs
-    if wants_reference and processes.count > 1:
-        raise ValueError(
-            f"loss {config.objective.loss!r} needs scores of the reference, which one process computes: "
-            f"this is one of {processes.count}"
-        )
     check_offers(config.objective, offers(groups) | ({"reference"} if wants_reference else frozenset()))
     steps = shuffled_steps(len(groups), config.num_steps(len(groups)), config.groups_per_step, seed=config.seed)
     row_shares = math.lcm(loaded.num_shards, jax.process_count())
     packing = step_packing(groups, steps, loaded.model, config, row_shares=row_shares)
     if wants_reference:
         scored = dataclasses.replace(packing, score_responses=True)
-        groups = with_reference_scores(groups, loaded.model, loaded.params, scored, directory, mesh=loaded.mesh)
+        groups = with_reference_scores(
+            groups, loaded.model, loaded.params, scored, directory, mesh=loaded.mesh, identity=loaded.digest
+        )
     _train(loaded, groups, steps, packing, config, directory, description)
     with processes.together(f"finish in {directory}"):
         if processes.is_first:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -19,7 +20,7 @@ from tests.training.test_processes import free_port
 
 def command(data, workdir, *flags):
     return [
-        "run", "finetuning/ranking", "--data", str(data), "--workdir", str(workdir),
+        "run", "finetuning/preference", "--data", str(data), "--workdir", str(workdir),
         "--training.steps", "2", "--training.groups-per-step", "4", "--training.slots", "64",
         "--training.optimizer.name", "sgd", "--training.optimizer.learning-rate", "0.5",
         "--training.optimizer.warmup-steps", "0", "--placement.mesh.data", "1", "--placement.mesh.fsdp", "2",
@@ -105,7 +106,22 @@ def _shipped():
     ],
 )
 def test_where_the_others_are_is_read_from_the_command_line(given, rest, where):
-    assert _distributed(given) == (rest, where)
+    assert _distributed(given) == (rest, where, "100")
+
+
+@pytest.mark.parametrize("flag", [["--heartbeat-seconds", "7"], ["--heartbeat-seconds=7"]])
+@pytest.mark.parametrize(("where", "place"), [([], ()), (["head:80,2,1"], ("head:80", 2, 1))])
+def test_a_dead_process_is_missed_after_as_many_seconds_as_the_line_says(flag, where, place, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *given, **named: asked.append((given, named)))
+    line = ["run", "finetuning/ranking", "--distributed", *where, *flag, "--workdir", str(tmp_path / "run")]
+    assert main([*line, "--data", str(tmp_path / "none")]) != 0  # it connects before it looks for its data
+    assert asked == [(place, {"heartbeat_timeout_seconds": 7})]
+
+
+def test_a_heartbeat_that_is_no_time_is_refused_before_anything_starts(capsys):
+    assert main(["run", "finetuning/ranking", "--distributed", "--heartbeat-seconds", "0"]) == 2
+    assert "--heartbeat-seconds is '0'; allowed: a whole number from 1 on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
