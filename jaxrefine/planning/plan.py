@@ -16,7 +16,7 @@ from jaxrefine.planning.memory import Predicted, predict
 from jaxrefine.planning.remedies import Remedy, Trial, remedies, search
 from jaxrefine.planning.roofline import Roofline, roofline, updated_bytes
 from jaxrefine.planning.setup import Setup, default_attention, with_training
-from jaxrefine.planning.shapes import model_shape
+from jaxrefine.planning.shapes import model_shape, size_in_name
 from jaxrefine.planning.topology import Topology
 from jaxrefine.sampling.candidates import SamplingConfig
 from jaxrefine.sharding import MeshConfig
@@ -143,7 +143,9 @@ def make_plan(
         ValueError: no such fine-tuning, model, axis or backend, or what does not fit together.
     """
     devices = absent_devices(topology)
-    found = {item.name: item for item in fine_tunings_of(configured, name)}
+    size = size_in_name(name)
+    items = fine_tunings_of(configured, name)
+    found = {item.name: dataclasses.replace(item, model=item.model or size) for item in items}
     if options.training is not None and options.training not in found:
         raise ValueError(unknown_name(options.training, found, f"fine-tuning of {name}"))
     setups = {key: _setup(item, configured, topology, options) for key, item in found.items()}
@@ -216,6 +218,7 @@ def _setup(item: NamedFinetuning, configured: Any, topology: Topology, options: 
     if attention is None:
         attention, remark = default_attention(topology, model, item.training.slots)
     own = getattr(placement, "remat", "none")
+    dtype = getattr(placement, "dtype", "auto")
     setup = Setup(
         training=item.training,
         model=model,
@@ -223,6 +226,7 @@ def _setup(item: NamedFinetuning, configured: Any, topology: Topology, options: 
         mesh=mesh,
         remat=options.remat or (own if own != "none" else "full"),
         attention=attention,
+        precision="bfloat16" if dtype == "auto" else dtype,
         logprobs=getattr(placement, "logprobs", "xla"),
         logprob_chunk=options.logprob_chunk or getattr(placement, "logprob_chunk", None),
     )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxrefine.models.attention import ATTENTION
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.models.encoder_config import EncoderConfig
+from jaxrefine.models.precision import PRECISION
 from jaxrefine.planning.topology import Topology
 from jaxrefine.sharding import ROWS, MeshConfig, make_mesh
 from jaxrefine.training.finetuning import Finetuning
@@ -29,6 +30,8 @@ class Setup:
     mesh: MeshConfig = dataclasses.field(default_factory=lambda: MeshConfig(data=1, fsdp=-1))
     remat: str = "full"
     attention: str = "expand"
+    precision: str = "bfloat16"
+    """A key of ``PRECISION``: of the computation, and of the stored weights."""
     logprobs: str = "xla"
     logprob_chunk: int | None = None
 
@@ -54,6 +57,9 @@ def _made(setup: Setup, devices: tuple[Any, ...]) -> AbstractStep:
     key = (repr(setup), tuple(map(id, devices)))  # options of losses are dicts, which have no hash
     if key not in _MADE:
         _MADE.clear() if len(_MADE) > _MOST_MADE else None
+        precision = PRECISION[setup.precision]
+        if precision.params == "bfloat16":
+            setup = with_training(setup, optimizer__masters="bfloat16")
         _MADE[key] = abstract_step(
             setup.training,
             setup.model,
@@ -63,7 +69,7 @@ def _made(setup: Setup, devices: tuple[Any, ...]) -> AbstractStep:
             attention=setup.attention,
             logprobs=setup.logprobs,
             logprob_chunk=setup.logprob_chunk,
-            dtype=jnp.bfloat16,
+            dtype=jnp.dtype(precision.compute),
         )
     return _MADE[key]
 

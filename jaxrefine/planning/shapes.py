@@ -44,6 +44,16 @@ arXiv:2204.02311, Table 1; He et al. 2021, arXiv:2111.09543."""
 _ALIASES = {"llama-2-7b": "llama-7b", "llama-2-13b": "llama-13b", "llama-2-70b": "llama-70b"}
 
 
+def size_in_name(config: str) -> str | None:
+    """The published size that a config's name begins with, and which its user brings.
+
+    >>> size_in_name("art/llama_13b_no_questions"), size_in_name("art/tiny")
+    ('llama-13b', None)
+    """
+    name = config.rpartition("/")[2].replace("_", "-") + "-"
+    return next((size for size in SIZES if name.startswith(f"{size}-")), None)
+
+
 def model_shape(name: str | None, *, head: bool = True) -> TransformerConfig | EncoderConfig:
     """The sizes of a model.
 

@@ -12,7 +12,7 @@ import pytest
 from jaxrefine import cli, config
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.planning.memory import predict
-from jaxrefine.planning.plan import Options, fine_tunings_of, plan_setup
+from jaxrefine.planning.plan import Options, fine_tunings_of, make_plan, plan_setup
 from jaxrefine.planning.remedies import remedies
 from jaxrefine.planning.report import as_json, report
 from jaxrefine.planning.setup import Setup, default_attention, with_training
@@ -132,6 +132,24 @@ def test_changes_reach_nested_settings():
     assert changed.training.optimizer.learning_rate == 0.5
     assert changed.training.num_microbatches == 4
     assert SETUP.training.num_microbatches == 1
+
+
+def test_the_precision_says_what_weights_and_moments_take():
+    devices = jax.devices()[:8]
+    short = dataclasses.replace(SETUP, precision="pure_bfloat16")
+    kept = [predict(setup, setup.made(devices)).parameters for setup in (SETUP, short)]
+    norms = (2 * 2 + 1) * 16  # stay in fp32, whole on each device
+    assert kept[0] - kept[1] == 2 * (kept[0] // 4 - norms)
+    assert short.made(devices).model.dtype == jax.numpy.bfloat16
+    assert dataclasses.replace(SETUP, precision="float32").made(devices).model.dtype == jax.numpy.float32
+
+
+def test_a_published_config_is_planned_with_the_size_in_its_name(monkeypatch):
+    monkeypatch.setattr("jaxrefine.planning.plan.absent_devices", lambda topology: jax.devices()[:8])
+    options = Options(compile_training=False, compile_sampler=False, training="sft")
+    name = "tuna/llama_7b"
+    found = make_plan(config.load(name), name, _topology(), options)
+    assert (found.model, found.setup.model.width, found.setup.model.num_layers) == ("llama-7b", 4096, 32)
 
 
 def test_a_backend_that_cannot_compute_a_model_is_replaced_and_that_is_said():
