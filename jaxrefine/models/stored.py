@@ -7,6 +7,9 @@ compiled with jax 0.10.2.
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
@@ -36,12 +39,30 @@ def as_stored(weights: jax.Array, dtype: DTypeLike, path: str) -> jax.Array:
     if not is_split or rule is None or AxisType.Manual in mesh.axis_types:
         return _rounded(weights, dtype)
     spec, _ = fit_spec(PartitionSpec(*rule[max(len(rule) - weights.ndim, 0) :]), weights.shape, mesh)
+    return _on_each(weights, jnp.dtype(dtype), spec)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _on_each(weights: jax.Array, dtype: Any, spec: PartitionSpec) -> jax.Array:
+    """Rounded by each device, its own part. JAX's transpose would sum the gradient over other axes a second time."""
     layout = Layout(tuple(range(weights.ndim)))
 
     def own(part: jax.Array) -> jax.Array:
         return with_layout_constraint(_rounded(part, dtype), layout)
 
     return jax.shard_map(own, in_specs=spec, out_specs=spec, check_vma=False)(weights)
+
+
+def _forward(weights: jax.Array, dtype: Any, spec: PartitionSpec) -> tuple[jax.Array, jax.Array]:
+    return _on_each(weights, dtype, spec), jnp.zeros((0,), weights.dtype)
+
+
+def _backward(dtype: Any, spec: PartitionSpec, like: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
+    del dtype, spec
+    return (cotangent.astype(like.dtype),)
+
+
+_on_each.defvjp(_forward, _backward)
 
 
 def _rounded(x: jax.Array, dtype: DTypeLike) -> jax.Array:

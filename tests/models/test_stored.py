@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import collections
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,3 +53,23 @@ def test_a_mesh_changes_neither_products_nor_gradients(dtype):
     assert got == wanted
     np.testing.assert_array_equal(gradient, plainly)
     assert gradient.dtype == jnp.float32
+
+
+def test_no_more_is_communicated_than_for_a_plain_conversion():
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    weights = NamedSharding(mesh, PartitionSpec("tensor", "fsdp"))
+    shapes = (
+        jax.ShapeDtypeStruct((16, 32), jnp.float32, sharding=weights),
+        jax.ShapeDtypeStruct((8, 32), jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec(("data", "fsdp")))),
+    )
+
+    def collectives(function):
+        with jax.set_mesh(mesh):
+            step = jax.jit(jax.grad(lambda *given: jnp.sum(jnp.float32(function(*given)) ** 2)), out_shardings=weights)
+            text = step.lower(*shapes).compile().as_text()
+        kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
+        return collections.Counter(re.findall(rf" ({kinds})(?:-start)?\(", text))
+
+    found = collectives(product)
+    assert found == collectives(plain)
+    assert found["all-gather"] == 1
