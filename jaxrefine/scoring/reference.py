@@ -38,7 +38,8 @@ def make_score(objective: Objective, *, mesh: Mesh | None = None) -> ScoreFuncti
     """
 
     def run(params: Params, batch: PackedBatch) -> Scores:
-        return objective.apply({"params": params}, batch, method="score")
+        scores: Any = objective.apply({"params": params}, batch, method="score")
+        return scores
 
     if mesh is None:
         return jax.jit(run)
@@ -184,5 +185,5 @@ def _scored(
                         journal.append(number, [float(value) for value in sums[number]])
             bar.advance(len(ids))
     if journal is not None:
-        found = {number: np.asarray(values) for number, values in journal.records().items()}
+        found = {int(number): np.asarray(values) for number, values in journal.records().items()}
     return found
