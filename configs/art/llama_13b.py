@@ -4,8 +4,9 @@ Source:   https://arxiv.org/abs/2311.07961, Table 2. Sizes, temperatures and k a
           and lengths are not in the text that we hold and are ours
 Command:  jaxrefine run art/llama_13b --solver.model PSI --asker.model SMALL --problems.train TRAIN --problems.test TEST
           PSI, SMALL: LLaMA-2 70B and 13B in Hugging Face layout; TRAIN, TEST: GSM8K's Socratic files. A tuned PSI needs
-          no examples: --solver.shots 0; first answers by decomposition: --solver.writes sub_questions; the decision as
-          a threshold: --settings.decision threshold; prompts of one's own: --templates FILE
+          no examples: --solver.shots 0, and --answer-style auto, where it states answers in a way of its own; first
+          answers by decomposition: --solver.writes sub_questions; the decision as a threshold: --settings.decision
+          threshold; prompts of one's own: --templates FILE
 Cost:     for a pod: 140 GB of weights answer 5 x 7,473 training and 4 x 1,319 test problems, 13B learns three times
 Result:   beside the published rows: no refinement 59, Asker 62.74, Asker and Truster 64.24
 """

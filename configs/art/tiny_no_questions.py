@@ -3,9 +3,10 @@
 Source:   https://arxiv.org/abs/2311.07961, an ablation; everything else as in art/tiny
 Command:  jaxrefine run art/tiny_no_questions
 Cost:     as art/tiny
-Result:   the table of art/tiny; the paper's ablation: such an Asker never refines. Once, on 200 problems and one seed:
-          this one refines 70 %, Asker 57.0 %, Asker and Truster 48.0 %, always (the data's questions) 63.0 %; art/tiny
-          has 72.5 %, 57.5 %, 52.0 % and 65.5 %, none of them apart by more than their intervals of 6.5
+Result:   the table of art/tiny; the paper's ablation: such an Asker never refines. Not so here: on 200 problems and one
+          seed it refines 70 % and decides no worse (area under ROC 0.76, art/tiny 0.69 over three seeds): Asker 57.0 %,
+          -0.5 points [-6.0, 5.0] of art/tiny's on that seed; Asker and Truster 48.0 %, always (the data's questions)
+          63.0 %
 """
 
 import dataclasses

@@ -25,7 +25,7 @@ from jaxrefine.artefacts.stages import Stage, input_directory
 from jaxrefine.data.examples import Candidates, Instruction
 from jaxrefine.data.readers import read_candidates, write_candidates
 from jaxrefine.data.refinement import load_refinement_templates, parse_asked
-from jaxrefine.evaluation.refinement import measure_refinement
+from jaxrefine.evaluation.refinement import final, measure_refinement
 from jaxrefine.evaluation.refinement_report import print_refinement_table, write_refinement_report
 from jaxrefine.sampling.candidates import SamplingConfig
 from jaxrefine.sampling.redaction import read_secret
@@ -36,6 +36,7 @@ from jaxrefine.systems.art_run import (
     ASKED,
     ASKER,
     DIGEST,
+    FINALS,
     LEARNED,
     PROBLEMS,
     REFINE,
@@ -167,6 +168,11 @@ class Art(ArtRun):
             return
         samples = read_candidates(input_directory(directory, ANSWERS) / TRAIN)
         pairs = truster_examples(self.problems_of(directory, TRAIN), samples, self.texts(directory))
+        if not pairs:
+            raise ValueError(
+                f"none of {len(samples)} training problems has right and wrong answers among its samples, and a "
+                "Truster learns from such alone: give more problems (problems.num_train), or a ψ that is right at times"
+            )
         say(f"{len(pairs)} of {len(samples)} training problems have right and wrong answers")
         self._train(start, pairs, self.truster.training, directory, "train the Truster")
 
@@ -237,7 +243,10 @@ class Art(ArtRun):
     def report(self, directory: pathlib.Path) -> None:
         """Measures; prints the table and writes the report."""
         measurement = Measurement(self, directory)
+        queries = measurement.refinements.queries
         found = measure_refinement(measurement.refinements, self.settings)
+        right = {name: [int(final(name, query, self.settings)[2]) for query in queries] for name in found.rows}
+        write_json(directory / FINALS, {"seed": self.seed, "ids": [query.id for query in queries], "right": right})
         print_refinement_table([found])
         path = write_refinement_report(
             [found], self.settings, directory, title=self.title, facts=measurement.facts(), costs=measurement.costs,

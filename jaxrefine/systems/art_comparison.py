@@ -1,19 +1,17 @@
 """Several ART runs side by side: ablations beside the run that they change, and runs that differ in their seed as one.
 
-Its one stage reads the ``metrics.json`` of finished runs.
+Its one stage reads what the report stages of finished runs left: ``metrics.json`` and, query by query, which method was
+right (``finals.json``).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import t as student
 
 from jaxrefine.artefacts.atomic import read_json, write_json, write_text
 from jaxrefine.artefacts.progress import say
@@ -21,19 +19,11 @@ from jaxrefine.artefacts.stages import Stage
 from jaxrefine.evaluation.metrics import Interval
 from jaxrefine.evaluation.refinement import METHODS
 from jaxrefine.evaluation.tables import jsonable, markdown_table
+from jaxrefine.systems.art_compared import CONTRASTS, FIGURES, Finished, Row, Setting, compared
+from jaxrefine.systems.art_run import FINALS
 
 METRICS = "metrics.json"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """A method in one or several runs."""
-
-    accuracy: Interval
-    share_refined: float
-    """Mean over the runs."""
-    share_reverted: float | None
-    """Mean over the runs in which it is known."""
+NOTHING = "–"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +31,10 @@ class ArtComparison:
     """A table of finished runs."""
 
     runs: tuple[str, ...] = ()
-    """``NAME=WORKDIR`` of finished ART runs; those of one name are seeds of one setting."""
+    """``NAME=WORKDIR`` of finished ART runs; those of one name are seeds of one setting. The others are compared with
+    the first one named."""
+    num_resamples: int = 4000
+    """Of the bootstrap over queries and seeds."""
     title: str = "Ask, refine, trust: runs side by side"
 
     def stages(self) -> list[Stage]:
@@ -56,12 +49,12 @@ class ArtComparison:
         return [Stage("report", self.report)]
 
     def found(self) -> dict[str, list[pathlib.Path]]:
-        """The files of the runs, by name.
+        """The directories of the runs' reports, by name.
 
         Raises:
             ValueError: a run that is not written NAME=WORKDIR, or has no report.
         """
-        files: dict[str, list[pathlib.Path]] = {}
+        places: dict[str, list[pathlib.Path]] = {}
         for given in self.runs:
             name, equals, workdir = given.partition("=")
             if not (name and equals and workdir):
@@ -69,128 +62,146 @@ class ArtComparison:
             reports = sorted(pathlib.Path(workdir).expanduser().glob(f"*-report/{METRICS}"))
             if len(reports) != 1:
                 raise ValueError(f"--runs {given!r}: there is no finished run in {workdir}: no report in it")
-            files.setdefault(name, []).append(reports[0])
-        return files
+            if not (reports[0].parent / FINALS).is_file():
+                raise ValueError(
+                    f"--runs {given!r}: {reports[0].parent} has no {FINALS}, as an earlier version reported; remove "
+                    "that directory and run again: the report alone is made anew"
+                )
+            places.setdefault(name, []).append(reports[0].parent)
+        return places
 
     def report(self, directory: pathlib.Path) -> None:
         """Prints the table, writes ``metrics.json`` and ``report.md``."""
-        columns = {
-            name: compared([read_json(file)["refinements"][0] for file in files], name)
-            for name, files in self.found().items()
-        }
-        counts = {name: len(files) for name, files in self.found().items()}
-        write_json(
-            directory / METRICS,
+        settings = compared(
             {
-                name: {
-                    "num_runs": counts[name],
-                    "rows": {method: jsonable(dataclasses.asdict(row)) for method, row in rows.items()},
-                }
-                for name, rows in columns.items()
+                name: [Finished(read_json(place / METRICS), read_json(place / FINALS)) for place in places]
+                for name, places in self.found().items()
             },
+            num_resamples=self.num_resamples,
         )
-        table = Table(title="accuracy in % ± half the 95 % interval (share refined)", title_justify="left")
-        table.add_column("method", no_wrap=True)
-        for name in columns:
-            table.add_column(name, justify="right")
-        for method in _methods(columns):
-            table.add_row(METHODS[method].title, *(_short(rows.get(method)) for rows in columns.values()))
-        Console().print(table)
+        write_json(directory / METRICS, {name: jsonable(dataclasses.asdict(found)) for name, found in settings.items()})
+        _print(settings, Console())
         path = directory / "report.md"
-        write_text(path, comparison_markdown(columns, counts, title=self.title))
+        write_text(path, comparison_markdown(settings, title=self.title))
         say(f"report: {path}")
 
 
-def compared(measured: Sequence[Mapping[str, Any]], name: str) -> dict[str, Row]:
-    """The rows of one setting, by method.
-
-    Args:
-        measured: of each of its runs, as ``metrics.json`` has them.
-        name: for the message.
-
-    Returns:
-        Of several runs the mean accuracy, with Student's interval over runs; of one its own, over queries.
-
-    Raises:
-        ValueError: runs of different numbers of queries, or that measured different methods.
-    """
-    if len({one["num_queries"] for one in measured}) > 1 or len({tuple(sorted(one["rows"])) for one in measured}) > 1:
-        raise ValueError(f"{name}: its runs were not measured alike: they differ in queries or methods")
-    rows = {}
-    for method in measured[0]["rows"]:
-        each = [one["rows"][method] for one in measured]
-        values = [one["accuracy"]["value"] for one in each]
-        reverted = [one["share_reverted"] for one in each if one["share_reverted"] is not None]
-        rows[method] = Row(
-            accuracy=Interval(**each[0]["accuracy"]) if len(values) == 1 else over_runs(values),
-            share_refined=math.fsum(one["share_refined"] for one in each) / len(each),
-            share_reverted=math.fsum(reverted) / len(reverted) if reverted else None,
-        )
-    return rows
-
-
-def over_runs(values: Sequence[float]) -> Interval:
-    """The mean of several runs with Student's 95 % interval.
-
-    >>> found = over_runs([0.5, 0.6, 0.7])  # 0.6 ± 4.303 · 0.1 / √3
-    >>> round(found.value, 6), round(found.high, 4)
-    (0.6, 0.8484)
-    """
-    num = len(values)
-    mean = math.fsum(values) / num
-    error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (num - 1) / num)
-    half = float(student.ppf(0.975, num - 1)) * error
-    return Interval(value=mean, low=mean - half, high=mean + half, standard_error=error)
-
-
-def comparison_markdown(columns: Mapping[str, Mapping[str, Row]], counts: Mapping[str, int], *, title: str) -> str:
+def comparison_markdown(settings: Mapping[str, Setting], *, title: str) -> str:
     """The report.
 
     Args:
-        columns: the rows of each setting.
-        counts: its number of runs.
+        settings: of `art_compared.compared`, by name.
         title: heading.
     """
-    names = [f"{name} ({counts[name]} runs)" if counts[name] > 1 else name for name in columns]
-    methods = _methods(columns)
+    first, *others = settings
+    names = [f"{name} ({len(found.seeds)} runs)" if len(found.seeds) > 1 else name for name, found in settings.items()]
+    methods = _methods(settings)
 
-    def table(cell: Any) -> str:
-        lines = [[METHODS[method].title, *(cell(rows.get(method)) for rows in columns.values())] for method in methods]
-        return markdown_table(["method", *names], lines)
+    def table(
+        label: str, keys: Sequence[str], titles: Sequence[str], cell: Callable[[Setting, str], str], start: int = 0
+    ) -> str:
+        found = list(settings.values())[start:]
+        lines = [[text, *(cell(one, key) for one in found)] for key, text in zip(keys, titles, strict=True)]
+        return markdown_table([label, *names[start:]], lines)
 
-    return "\n\n".join(
-        [
-            f"# {title}",
-            "## Accuracy",
-            "In %, with 95 % intervals: of several runs over these (Student's: wide for few), of one over its queries.",
-            table(_whole),
-            "## Refined, and reverted of those",
-            "In % of the queries, and of the refined ones where somebody chooses.",
-            table(_shares),
+    titles = [METHODS[method].title for method in methods]
+    parts = [
+        f"# {title}",
+        "\n".join(
+            f"- **{name}**: seed {', '.join(map(str, found.seeds))}; {found.roles}" for name, found in settings.items()
+        ),
+        "## Accuracy",
+        "In %, with 95 % intervals over queries, of several runs over their seeds as well; then each run's own.",
+        table("method", methods, titles, lambda found, method: _whole(found.rows.get(method))),
+    ]
+    if others:
+        paired = ", ".join(f"{name} {settings[name].num_paired}" for name in others)
+        parts += [
+            f"## Against {first}",
+            f"Accuracy less that of {first}, in points, on the same queries and the seeds that both have ({paired}); "
+            "bold where the interval excludes zero. With one seed the interval knows of no other.",
+            table("method", methods, titles, lambda found, method: _change(found.differences.get(method)), 1),
         ]
-    ) + "\n"  # fmt: skip
+    parts += [
+        "## Questions",
+        "Of two methods within a setting: the difference of accuracy in points, paired by query and seed.",
+        table(
+            "question",
+            list(CONTRASTS),
+            [f"{asks} {METHODS[one].title} − {METHODS[other].title}" for asks, (one, other) in CONTRASTS.items()],
+            lambda found, question: _change(found.contrasts.get(question)),
+        ),
+        "## Refined, and reverted of those",
+        "In % of the queries, and of the refined ones where somebody chooses.",
+        table("method", methods, titles, lambda found, method: _shares(found.rows.get(method))),
+        "## Asker and Truster",
+        "In %; by chance the area under ROC is 50, and so is the Truster's share.",
+        table(
+            "",
+            FIGURES,
+            ["Asker: precision", "Asker: recall", "Asker: area under ROC", "Truster: right one first"],
+            lambda found, key: _percent(found.figures[key]),
+        ),
+    ]  # fmt: skip
+    costs = list(dict.fromkeys(key for found in settings.values() for key in found.flops))
+    if costs:
+        parts += [
+            "## FLOPs",
+            table("phase and role", costs, costs, lambda found, key: _number(found.flops.get(key))),
+        ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
 
 
-def _methods(columns: Mapping[str, Mapping[str, Row]]) -> list[str]:
-    return [method for method in METHODS if any(method in rows for rows in columns.values())]
+def _print(settings: Mapping[str, Setting], console: Console) -> None:
+    """Methods down, a few settings across, as many tables as are needed."""
+    step = max(1, (console.width - 30) // 18)
+    for start in range(0, len(settings), step):
+        part = dict(list(settings.items())[start : start + step])
+        table = Table(title="accuracy in % ± half the 95 % interval (share refined)", title_justify="left")
+        table.add_column("method", no_wrap=True)
+        for name in part:
+            table.add_column(name, justify="right")
+        for method in _methods(part):
+            table.add_row(METHODS[method].title, *(_short(found.rows.get(method)) for found in part.values()))
+        console.print(table)
+
+
+def _methods(settings: Mapping[str, Setting]) -> list[str]:
+    return [method for method in METHODS if any(method in found.rows for found in settings.values())]
 
 
 def _short(row: Row | None) -> str:
     if row is None:
-        return "–"
+        return NOTHING
     half = 50 * (row.accuracy.high - row.accuracy.low)
     return f"{100 * row.accuracy.value:.1f} ±{half:.1f} ({100 * row.share_refined:.0f})"
 
 
 def _whole(row: Row | None) -> str:
     if row is None:
-        return "–"
+        return NOTHING
     found = row.accuracy
-    return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    each = f"; {', '.join(f'{100 * value:.1f}' for value in row.each)}" if len(row.each) > 1 else ""
+    return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]{each}"
+
+
+def _change(found: Interval | None) -> str:
+    if found is None:
+        return NOTHING
+    shown = f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    return f"**{shown}**" if found.excludes_zero() else shown
 
 
 def _shares(row: Row | None) -> str:
     if row is None:
-        return "–"
+        return NOTHING
     back = "" if row.share_reverted is None else f", {100 * row.share_reverted:.0f}"
     return f"{100 * row.share_refined:.0f}{back}"
+
+
+def _number(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3g}"
+
+
+def _percent(value: float | None) -> str:
+    return NOTHING if value is None else f"{100 * value:.1f}"

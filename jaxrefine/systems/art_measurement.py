@@ -81,7 +81,7 @@ class Measurement:
             read_json(input_directory(self._directory, stage) / name)
             for stage, name in ((ASK, ASKED), (REFINE, SELF), (TRUST, SCORES))
         )
-        queries = []
+        queries, style = [], self._run.answer_style
         for place, problem in enumerate(self._test):
             signals = Signals(
                 yes_probability=asked[place]["yes_probability"],
@@ -90,8 +90,10 @@ class Measurement:
                 scores=tuple(scores[place]["scores"]),
                 self_choice=self_[place]["choice"],
             )
-            initial, refined, own = (answers_of(found[place])[0] for found in (self._first, self._refined, self._own))
-            votes = answers_of(self._votes[place])
+            initial, refined, own = (
+                answers_of(found[place], style)[0] for found in (self._first, self._refined, self._own)
+            )
+            votes = answers_of(self._votes[place], style)
             queries.append(
                 Query(
                     id=problem.id, initial=initial, refined=refined, signals=signals, votes=votes, self_refined=own
@@ -170,7 +172,8 @@ class Measurement:
             return [asks, reads]
         refiner = asker if run.asker.writes == "all" else solver
         first = generation_cost("ψ, first answer", solver[0], _lengths(self._first, solver[1]))
-        refines = generation_cost("ψ, refines where it says Yes", refiner[0], _lengths(refined, refiner[1]))
+        who = "Asker" if run.asker.writes == "all" else "ψ"
+        refines = generation_cost(f"{who}, refines where it says Yes", refiner[0], _lengths(refined, refiner[1]))
         vote = generation_cost("ψ, samples to vote", solver[0], _lengths(self._votes, solver[1]))
         parts = [first, asks, refines, reads]
         return [*parts, together("ART, the whole", parts), vote]

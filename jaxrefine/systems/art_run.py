@@ -29,6 +29,8 @@ ASKED, REFINED, SELF_REFINED, SELF, SCORES = (
     "asked.json", "refined.jsonl", "self_refined.jsonl", "self.json", "scores.json",
 )  # fmt: skip
 MODEL, START, DIGEST, WRITTEN = "model", "start", "start.json", "written"
+FINALS = "finals.json"
+"""Of the report: which queries each method has right."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,9 +62,11 @@ class ArtRun(ArtSettings):
         """Those to refine with."""
         return asked.questions if self.sub_questions == "asker" else problem.meta["sub_questions"]
 
-    def greedy(self, more: int = 0) -> SamplingConfig:
-        """One text a prompt, of ``max_new_tokens`` and more."""
-        return SamplingConfig(num_candidates=1, temperatures=(0.0,), max_new_tokens=self.max_new_tokens + more)
+    def greedy(self, limit: int | None = None) -> SamplingConfig:
+        """One text a prompt, of ``max_new_tokens`` or another limit."""
+        return SamplingConfig(
+            num_candidates=1, temperatures=(0.0,), max_new_tokens=self.max_new_tokens if limit is None else limit
+        )
 
     def solver_directory(self, directory: pathlib.Path) -> pathlib.Path:
         """Of ψ as it answers."""

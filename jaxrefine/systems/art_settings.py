@@ -10,6 +10,7 @@ from jaxrefine.config import unknown_name
 from jaxrefine.conversion.loaded import Placement
 from jaxrefine.data.arithmetic import ArithmeticConfig
 from jaxrefine.evaluation.refinement import RefinementSettings
+from jaxrefine.judging.answer_extraction import by_style
 from jaxrefine.judging.local import Rows
 from jaxrefine.sampling.candidates import SamplingConfig
 from jaxrefine.sampling.endpoint_config import EndpointConfig
@@ -119,7 +120,8 @@ class AskerConfig(Role):
     after a Yes as well, with no other model refining."""
     reads: Literal["solver", "own"] = "solver"
     """Whose answers it learns to judge: the answering model's, or its own after the task (ablation)."""
-    max_new_tokens: int = 96
+    max_new_tokens: int = 128
+    """Of all that it writes about an answer; all in one, the solution is among it."""
 
     def __post_init__(self) -> None:
         """Refuses an Asker that cannot answer but is to learn from its own answers."""
@@ -164,6 +166,9 @@ class ArtSettings:
     """A TOML file with prompts of one's own (`data.refinement.REFINEMENT_ROLES`); "" is the shipped ones."""
     max_new_tokens: int = 96
     """Of ψ's solutions."""
+    answer_style: str = "marker"
+    """Where a solution states its answer, of `judging.answer_extraction.STYLES`: "marker" (``#### 36``) as the data and
+    worked examples have it; "auto" or "conclusion" for a ψ that was tuned or is asked in a way of its own."""
     rows: Rows = dataclasses.field(default_factory=lambda: Rows(max_prompt=512, max_response=256))
     """How texts are laid out to be scored."""
     settings: RefinementSettings = dataclasses.field(default_factory=RefinementSettings)
@@ -203,7 +208,8 @@ class ArtSettings:
         return bool(self.solver.shots) or any(training is not None for training in learns)
 
     def __post_init__(self) -> None:
-        """Refuses an Asker without questions whose questions are to refine."""
+        """Refuses an Asker without questions whose questions are to refine, and unknown styles."""
+        by_style(self.answer_style)
         if self.asker.writes == "decision" and self.sub_questions == "asker":
             raise ValueError(
                 "asker.writes = 'decision': it writes no sub-questions to refine with; give sub_questions = 'data'"

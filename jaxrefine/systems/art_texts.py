@@ -179,13 +179,22 @@ class Texts:
         return refine_prompt(problem.meta["question"], sub_questions, facts, answer=answer, templates=self.templates)
 
 
-def graded(text: str, answer: str) -> Answer:
-    r"""What a solution comes to: its marked answer, and whether that is the known one.
+def graded(text: str, answer: str, style: str = "marker") -> Answer:
+    r"""What a solution comes to: its stated answer, and whether that is the known one.
+
+    Args:
+        text: the solution.
+        answer: the known one, a number or words.
+        style: of `judging.answers.extract`: where the answer stands.
 
     >>> graded("2+3=5\n#### 5", "5.0"), graded("5", "5")
     (Answer(key='5', right=True), Answer(key=None, right=False))
+    >>> graded("The answer is Yes.", "yes", "phrase")
+    Answer(key='yes', right=True)
     """
-    key = extract(text, kind="text" if canonical_number(answer) is None else "number")
+    key = extract(text, kind="text" if canonical_number(answer) is None else "number", style=style)
+    if key is not None and canonical_number(answer) is None:
+        key = key.rstrip(" .!") or None  # the end of the sentence is no part of words
     return Answer(key=key, right=key is not None and key == answer_key(answer))
 
 
@@ -196,16 +205,16 @@ def labelled(samples: Sequence[Candidates], texts: Texts) -> list[Candidates]:
         responses = tuple(texts.solved(response) for response in sample.responses)
         cut = [response != text for response, text in zip(responses, sample.responses, strict=True)]
         ended = [done or early for done, early in zip(sample.finished, cut, strict=True)]
-        answers = [graded(response, str(sample.answer)) for response in responses]
+        answers = [graded(response, str(sample.answer), texts.settings.answer_style) for response in responses]
         labels = tuple(float(answer.right and end) for answer, end in zip(answers, ended, strict=True))
         meta: dict[str, Any] = {**sample.meta}
         found.append(dataclasses.replace(sample, responses=responses, labels=labels, finished=tuple(ended), meta=meta))
     return found
 
 
-def answers_of(sample: Candidates) -> tuple[Answer, ...]:
-    """What labelled samples come to; one that was cut by length states nothing."""
+def answers_of(sample: Candidates, style: str = "marker") -> tuple[Answer, ...]:
+    """What labelled samples come to, read in a style of `graded`; one that was cut by length states nothing."""
     found = []
     for response, done in zip(sample.responses, sample.finished, strict=True):
-        found.append(graded(response, str(sample.answer)) if done else Answer(key=None, right=False))
+        found.append(graded(response, str(sample.answer), style) if done else Answer(key=None, right=False))
     return tuple(found)

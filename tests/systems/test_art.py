@@ -13,8 +13,11 @@ import pytest
 from jaxrefine import config
 from jaxrefine.artefacts.stages import run_stages
 from jaxrefine.conversion.loaded import LoadedModel, Placement
+from jaxrefine.conversion.pretrained import load_config
 from jaxrefine.data.examples import Candidates
 from jaxrefine.data.readers import read_instructions, write_candidates
+from jaxrefine.data.refinement import Asked
+from jaxrefine.data.tokenizer import load_tokenizer
 from jaxrefine.evaluation.refinement import RefinementSettings
 from jaxrefine.judging.local import Rows
 from jaxrefine.models.config import TransformerConfig
@@ -24,10 +27,12 @@ from jaxrefine.systems import art, art_solver
 from jaxrefine.systems.art import Art
 from jaxrefine.systems.art_measurement import Measurement
 from jaxrefine.systems.art_settings import AskerConfig, ProblemsConfig, SolverConfig, TrusterConfig
+from jaxrefine.systems.art_texts import Texts, read_problems
 from jaxrefine.training.finetuning import Finetuning
 from jaxrefine.training.full_size import full_size
 from tests.evaluation.tiny_model import save_tiny_model
 
+CONFIGS = pathlib.Path(__file__).resolve().parent.parent.parent / "configs" / "art"
 TINY = config.load("art/tiny")
 R, W = "#### 5", "#### 4"
 """The right answer to every problem, and a wrong one."""
@@ -40,6 +45,8 @@ SAID: dict[str, list[tuple[str, ...]]] = {
     "self_refined": [(W,), (W,), (R,), (W,)],
 }
 """What is sampled, by description."""
+LIMITS: dict[str, int] = {}
+"""Of tokens, under which it was sampled last."""
 
 
 def scripted(
@@ -47,7 +54,8 @@ def scripted(
     description: str = "",
 ) -> list[Candidates]:  # fmt: skip
     """In place of `sample_candidates`."""
-    del model, config
+    del model
+    LIMITS[description] = config.max_new_tokens
     found = []
     for prompt, texts in zip(prompts, SAID[description], strict=True):
         found.append(dataclasses.replace(prompt, responses=texts, labels=(0.0,) * len(texts), finished=()))
@@ -102,6 +110,35 @@ def test_methods_that_read_no_score_are_what_counting_by_hand_gives(run: tuple[A
     assert found["detection"]["precision"] == 0.5
     assert found["share_agreeing"] == 0.25
     assert found["left_out"] == {}
+
+
+def test_which_queries_a_method_has_right_is_kept_for_comparisons(run: tuple[Art, pathlib.Path]) -> None:
+    finals = read(run, "10-report/finals.json")
+    assert (finals["seed"], finals["ids"]) == (0, ["0", "1", "2", "3"])
+    assert (finals["right"]["none"], finals["right"]["asker"]) == ([1, 1, 0, 0], [1, 0, 1, 0])
+
+
+def test_what_the_asker_writes_has_a_limit_of_its_own(run: tuple[Art, pathlib.Path]) -> None:
+    job = run[0]
+    assert job.asker.max_new_tokens != job.max_new_tokens
+    assert (LIMITS["ask"], LIMITS["refined"]) == (job.asker.max_new_tokens, job.max_new_tokens)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("tiny*.py")))
+def test_what_the_tiny_models_read_and_write_fits_them(name: str) -> None:
+    """With the known solution in place of an answer, which is as long."""
+    job = config.load(f"art/{name}")
+    few = dataclasses.replace(job.problems, num_train=1, num_solver=1, num_test=100)
+    texts, (_, problems, _) = Texts(settings=job), read_problems(few)
+    room = load_config(job.asker.directory)[0].max_positions
+    tokenizer = load_tokenizer(job.asker.directory)
+    for problem in problems:
+        asked = Asked(questions=tuple(problem.meta["sub_questions"]), refine=True, form="strict")
+        for prompt, limit in (
+            (texts.ask(problem, problem.response), job.asker.max_new_tokens),
+            (texts.go_on(problem, problem.response, asked), job.max_new_tokens),
+        ):
+            assert len(tokenizer.encode(prompt)) + 1 + limit <= room
 
 
 def test_methods_that_read_scores_follow_them(run: tuple[Art, pathlib.Path]) -> None:

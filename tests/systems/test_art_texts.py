@@ -107,6 +107,20 @@ def test_yes_and_no_are_answers_too() -> None:
     assert graded("10", "10") == Answer(key=None, right=False)
 
 
+def test_an_answer_is_read_where_its_style_says() -> None:
+    """As a chat model states it, and as a sentence that ends."""
+    assert graded("#### yes.", "yes") == Answer(key="yes", right=True)
+    assert graded("The answer is no.", "no") == Answer(key=None, right=False)
+    assert graded("The answer is no.", "no", "phrase") == Answer(key="no", right=True)
+    assert graded(r"So it is \boxed{36}.", "36", "auto") == Answer(key="36", right=True)
+    sample = Candidates("a", "2+3?", ("The answer is 10.", "#### 9"), (0.0, 0.0), "10")
+    found = labelled([sample], texts(answer_style="auto"))
+    assert found[0].labels == (1.0, 0.0)
+    assert [one.key for one in answers_of(found[0], "auto")] == ["10", "9"]
+    with pytest.raises(ValueError, match="did you mean 'phrase'"):
+        texts(answer_style="phrases")
+
+
 def test_generated_problems_bring_their_sub_questions_and_facts() -> None:
     train, test, learned = read_problems(ProblemsConfig(num_train=3, num_test=2, seed=5))
     assert (len(train), len(test)) == (3, 2)
