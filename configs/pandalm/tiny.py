@@ -9,7 +9,8 @@ Result:   agreement of the judge with its teacher (exact answers, then brevity) 
 Expected: the judge agrees with the teacher on 0.70 [0.63, 0.77] of 174 held-out pairs (ties alone: 0.39), κ 0.53;
           champions, first in the round robin too: from the shipped model AdamW at 2e-4 after epoch 2, 65 % against the
           default's 42 % (+23.0 points [16.1, 30.2]); from the new GPT-NeoX AdamW at 2e-3 after epoch 2, 36.5 % against
-          17 % (+19.5 [12.6, 26.1])
+          17 % (+19.5 [12.6, 26.1]). With --search.harness.own (extra "lm-eval") lm-eval counts the same: 65.0, 42.0,
+          36.5 and 17.0 %, and 22.5 and 14.5 % before tuning
 
 The default is Alpaca's learning rate, which is far too low for models as small as these.
 """

@@ -159,6 +159,8 @@ def measure_judges(
 
 
 _TITLES = ("accuracy", "95 % interval", "precision", "recall", "F1", "κ", "unreadable")
+_LEFT_OUT, _WIDE = frozenset({"precision", "recall"}), 100
+"""What a terminal of fewer columns than that leaves to the report, so that nothing of the rest is cut."""
 
 
 def _rows(report: JudgeReport) -> list[tuple[str, ...]]:
@@ -192,16 +194,17 @@ def print_judges(
     console = console if console is not None else Console()
     title = f"against {report.truth} on {report.num} pairs" + ("; † published" if published else "")
     table = Table(title=title, title_justify="left")
-    table.add_column("judge", no_wrap=True)
-    for title in _TITLES:
-        table.add_column(title, justify="right", no_wrap=True)
-    for row in _rows(report):
-        table.add_row(*row)
+    table.add_column("judge", overflow="fold")
+    kept = [place for place, title in enumerate(_TITLES) if console.width >= _WIDE or title not in _LEFT_OUT]
+    for place in kept:
+        table.add_column(_TITLES[place], justify="right", no_wrap=True)
+    for name, *cells in _rows(report):
+        table.add_row(name, *(cells[place] for place in kept))
     for what, rows in published.items():
         table.add_section()
         table.add_row(what, style="dim")
-        for row in _published(rows):
-            table.add_row(*row, style="dim")
+        for name, *cells in _published(rows):
+            table.add_row(name, *(cells[place] for place in kept), style="dim")
     console.print(table)
 
 
@@ -262,11 +265,12 @@ def write_judge_report(
         file.parent.mkdir(parents=True, exist_ok=True)
         standings_graph(found, least=least, title=name).savefig(file, dpi=160, metadata={"Software": None})
         circle = found.cycle(least=least)
+        by = name if name.startswith("by ") else f"by {name}"  # a judge may be called by how it was asked
         parts += [
-            f"## Who beats whom by {name}",
+            f"## Who beats whom {by}",
             "Wins/losses/ties of the row's model against the column's.",
             matrix(found),
-            f"![who beats whom by {name}]({file.relative_to(directory).as_posix()})",
+            f"![who beats whom {by}]({file.relative_to(directory).as_posix()})",
             f"In a circle: {' → '.join(circle)}." if circle else "There is no circle among them.",
         ]
     spoken = {judge: reasons for judge, reasons in report.reasons.items() if reasons.mean_words}

@@ -40,6 +40,8 @@ def commonest(found: JudgeReport) -> tuple[str, float]:
 
 
 _TITLES = ("records", "steps", "asked", "accuracy", "95 % interval", "macro F1", "κ", "unreadable", "conflicts")
+_LEFT_OUT, _WIDE = frozenset({"steps", "macro F1", "unreadable"}), 110
+"""What a terminal of fewer columns than that leaves to the report, so that nothing of the rest is cut."""
 
 
 def _rows(judges: Sequence[SizedJudge]) -> list[list[str]]:
@@ -57,10 +59,11 @@ def print_sizes(judges: Sequence[SizedJudge], console: Console | None = None) ->
     """The table on the terminal."""
     console = console if console is not None else Console()
     table = Table(title=_summary(judges), title_justify="left")
-    for title in _TITLES:
-        table.add_column(title, justify="right", no_wrap=True)
+    kept = [place for place, title in enumerate(_TITLES) if console.width >= _WIDE or title not in _LEFT_OUT]
+    for place in kept:
+        table.add_column(_TITLES[place], justify="right", no_wrap=True)
     for row in _rows(judges):
-        table.add_row(*row)
+        table.add_row(*(row[place] for place in kept))
     console.print(table)
 
 

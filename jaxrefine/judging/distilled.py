@@ -7,6 +7,7 @@ log-likelihood judges without and with examples).
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
@@ -18,7 +19,7 @@ from jaxrefine.data.readers_pandalm import VERDICT_TEXTS, JudgementRecord
 from jaxrefine.judging.local import LocalModel, Rows, local_model
 from jaxrefine.judging.pairwise import Asker
 from jaxrefine.judging.prompts import Asking, Prompt
-from jaxrefine.judging.verdicts import GenerativeAsker, LikelihoodAsker, VerdictTexts
+from jaxrefine.judging.verdicts import GenerativeAsker, Heard, LikelihoodAsker, VerdictTexts
 from jaxrefine.sampling.local_responder import LocalResponder
 from jaxrefine.sampling.responder import Responder
 
@@ -31,6 +32,7 @@ DISTILLED = Prompt(
 """What a trained judge is shown: short, for it needs no rules."""
 
 _TEXTS: Mapping[Verdict, str] = {verdict: text for text, verdict in VERDICT_TEXTS.items()}
+_REASON = re.compile(r"^Reason:(.*?)(?=^Reference:|\Z)", re.DOTALL | re.MULTILINE)
 _ESCAPES = str.maketrans({"{": "{{", "}": "}}"})
 
 
@@ -82,14 +84,29 @@ class JudgeForm:
         """The pair as something to learn."""
         return Instruction(record.id, self.question(record), self.response(record), meta=record.meta)
 
-    def asker(self, responder: Responder) -> GenerativeAsker:
-        """Asks a model that was trained so, and reads its verdict strictly."""
+    def reason(self, reply: str) -> str:
+        r"""The reason that a reply gives, where its form marks one as PandaLM's does; else "".
+
+        >>> JudgeForm().reason("1\n\nReason: It is\nshort.\n\nReference:\n5"), JudgeForm().reason("1")
+        ('It is\nshort.', '')
+        """
+        found = _REASON.search(reply) if self.says == "verdict, reason, reference" else None
+        return found[1].strip() if found else ""
+
+    def asker(self, responder: Responder, heard: Heard | None = None) -> GenerativeAsker:
+        """Asks a model that was trained so, and reads its verdict strictly.
+
+        Args:
+            responder: the model.
+            heard: told of each reply.
+        """
         return GenerativeAsker(
             responder,
             prompt=self.template(),
             asking=Asking(style="completion", max_tokens=self.max_tokens),
             reader="last" if self.says.startswith("reference") else "leading",
             fenced=False,
+            heard=heard,
         )
 
     def likelihood_asker(
@@ -116,6 +133,7 @@ def make_asker(
     rows: Rows | None = None,
     slots: int = 64,
     shots: Sequence[JudgementRecord] = (),
+    heard: Heard | None = None,
 ) -> Asker:
     """A judge that is here, for ``PairwiseJudge``.
 
@@ -126,6 +144,7 @@ def make_asker(
         rows: of the likelihood.
         slots: replies that grow at once.
         shots: before the question; only by likelihood.
+        heard: told of each reply of a judge that writes.
 
     Raises:
         ValueError: shots for a judge that writes.
@@ -139,7 +158,7 @@ def make_asker(
         model.model, model.params, model.tokenizer, name=name, version=model.digest,
         max_new_tokens=form.max_tokens, slots=slots, columns=1, mesh=model.mesh,
     )  # fmt: skip
-    return form.asker(responder)
+    return form.asker(responder, heard)
 
 
 def with_shots(prompt: Prompt, shots: Sequence[JudgementRecord]) -> Prompt:

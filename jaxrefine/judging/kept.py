@@ -87,6 +87,29 @@ class KeptComparisons:
             self._judge.compare(pairs, done=done)
 
 
+class KeptReplies:
+    """What a judge wrote, on disk once it is read: a `judging.verdicts.Heard`.
+
+    Args:
+        journal: of this judge alone.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._texts: dict[str, str] = {str(key): text for key, text in journal.records().items()}
+
+    def __call__(self, question: tuple[str, str, str], text: str) -> None:
+        """Keeps a reply; a question that is asked again, after a stop, has the same."""
+        key = digest(list(question))
+        if key not in self._texts:
+            self._journal.append(key, text)
+            self._texts[key] = text
+
+    def of(self, pair: Pair) -> str:
+        """The reply to a pair in its own order; "" where nobody was asked."""
+        return self._texts.get(digest([pair.instruction, pair.first, pair.second]), "")
+
+
 def turned(compared: Compared) -> Compared:
     """The same in terms of the other order.
 

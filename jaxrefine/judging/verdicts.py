@@ -39,6 +39,9 @@ and complete it is.
 )
 """The shipped prompt."""
 
+Heard = Callable[[tuple[str, str, str], str], None]
+"""Gets a question (instruction, first, second) and the whole reply to it."""
+
 _SAY = """\
 Give your reasons in a few sentences. Then end with a line of its own that is exactly one of these three:
 Verdict: 1
@@ -117,6 +120,7 @@ class GenerativeAsker:
         asking: how it is asked.
         reader: a key of ``READERS``: the form that the prompt asks for.
         fenced: put the texts between lines that name them; False where a prompt does so itself.
+        heard: told of each reply before its verdict counts.
     """
 
     def __init__(
@@ -127,12 +131,13 @@ class GenerativeAsker:
         asking: Asking | None = None,
         reader: str = "marked",
         fenced: bool = True,
+        heard: Heard | None = None,
     ) -> None:
         if reader not in READERS:
             raise ValueError(unknown_name(reader, READERS, "reader"))
         _check(prompt)
         self._responder, self._prompt, self._read, self._fenced = responder, prompt, READERS[reader], fenced
-        self._asking = Asking() if asking is None else asking
+        self._asking, self._heard = Asking() if asking is None else asking, heard
         self.model, self.model_version = responder.name, responder.version
         self.prompt_digest = prompt.digest(_SAY)
         self.settings: Mapping[str, Any] = {
@@ -146,6 +151,8 @@ class GenerativeAsker:
             if isinstance(result, Failure):
                 done(index, "unanswered")
             else:
+                if self._heard is not None:
+                    self._heard(questions[index], result.text)
                 done(index, self._read(result.text, finished=result.finished) or "unparsable")
 
         requests = []

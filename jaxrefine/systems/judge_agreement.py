@@ -24,7 +24,7 @@ from jaxrefine.data.readers_pandalm import (
 from jaxrefine.evaluation.judge_report import PEOPLE, PUBLISHED, measure_judges, print_judges, write_judge_report
 from jaxrefine.evaluation.pandalm_test_set import notes_on_test_set
 from jaxrefine.judging.distilled import JudgeForm, make_asker
-from jaxrefine.judging.kept import KeptComparisons
+from jaxrefine.judging.kept import KeptComparisons, KeptReplies
 from jaxrefine.judging.local import Rows
 from jaxrefine.judging.pairwise import Pair, PairwiseJudge, summarize_pairs
 
@@ -133,15 +133,18 @@ class JudgeAgreement:
         """Both orders of every pair; a contradiction is a tie."""
         model = load_model(pathlib.Path(self.judge), self.placement)
         shots = read_judgement_records(self.shots)[: self.num_shots] if self.num_shots else []
-        asker = make_asker(model, self.form, by=self.by, rows=self.rows, slots=self.slots, shots=shots)
-        with Journal(directory / "judged.jsonl") as journal:
+        with Journal(directory / "judged.jsonl") as journal, Journal(directory / "replies.jsonl") as written:
+            replies = KeptReplies(written)
+            asker = make_asker(
+                model, self.form, by=self.by, rows=self.rows, slots=self.slots, shots=shots, heard=replies
+            )
             judge = KeptComparisons(PairwiseJudge(asker), journal)
             asked = [Pair(pair.id, pair.instruction, pair.first, pair.second) for pair in pairs]
             compared = judge.compare(asked, description="pairs in both orders")
         say(str(summarize_pairs(compared)))
         return {
-            pair.id: Said(verdict=both.outcome, reason="", reference="")
-            for pair, both in zip(pairs, compared, strict=True)
+            pair.id: Said(verdict=both.outcome, reason=self.form.reason(replies.of(pair)), reference="")
+            for pair, both in zip(asked, compared, strict=True)
         }
 
 

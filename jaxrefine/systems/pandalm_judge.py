@@ -17,6 +17,7 @@ from jaxrefine.artefacts.atomic import read_json, write_json
 from jaxrefine.artefacts.journal import Journal
 from jaxrefine.artefacts.progress import say
 from jaxrefine.artefacts.stages import Stage, input_directory
+from jaxrefine.config import unknown_name
 from jaxrefine.conversion.loaded import Placement, load_model
 from jaxrefine.data.examples import Candidates, Instruction
 from jaxrefine.data.readers import read_candidates
@@ -30,7 +31,7 @@ from jaxrefine.data.readers_pandalm import (
 from jaxrefine.data.tasks import TaskSource
 from jaxrefine.evaluation.judge_report import JudgeReport, measure_judges, print_judges, write_judge_report
 from jaxrefine.judging.distilled import JudgeForm, make_asker
-from jaxrefine.judging.kept import KeptComparisons
+from jaxrefine.judging.kept import KeptComparisons, KeptReplies
 from jaxrefine.judging.local import Rows
 from jaxrefine.judging.pairwise import Pair, PairwiseJudge, summarize_pairs
 from jaxrefine.judging.prompts import Asking
@@ -40,8 +41,8 @@ from jaxrefine.sampling.endpoint import Endpoint
 from jaxrefine.sampling.endpoint_config import EndpointConfig
 from jaxrefine.training.finetuning import MODEL, Finetuning, finetune
 
-RECORDS, HELD_OUT, SUMMARY = "records.jsonl", "held_out.jsonl", "summary.json"
-VERDICTS, ORDERS = "verdicts.json", "orders.json"
+RECORDS, HELD_OUT, UNSEEN, SUMMARY = "records.jsonl", "held_out.jsonl", "unseen.jsonl", "summary.json"
+VERDICTS, REASONS, ORDERS = "verdicts.json", "reasons.json", "orders.json"
 BY: tuple[Literal["reply", "likelihood"], ...] = ("reply", "likelihood")
 """How a judge is asked."""
 
@@ -68,6 +69,9 @@ class JudgeConfig:
     """Of each responder on each task."""
     pairs_per_task: int = 1
     """Pairs of responses of different responders."""
+    unseen: tuple[str, ...] = ()
+    """Responders (a base model's name, or that and " tuned") of which the judge learns nothing: pairs with them on
+    held-out tasks are measured apart."""
     teacher: EndpointConfig | None = None
     """A language model; None is the exact teacher, which knows the tasks' answers."""
     teacher_asking: Asking = dataclasses.field(default_factory=Asking)
@@ -96,6 +100,8 @@ class JudgeConfig:
             raise ValueError(f"there is no directory {path!r}; give yours with --judge.{name} DIRECTORY")
         if self.model:
             return
+        if self.unseen and self.records:
+            raise ValueError("judge.unseen keeps responders apart, and judge.records are there; give held_out_records")
         for name in ("records", "held_out_records"):
             if (path := getattr(self, name)) and not pathlib.Path(path).expanduser().is_file():
                 raise ValueError(f"there is no file {path}; give yours with --judge.{name.replace('_', '-')} FILE")
@@ -162,19 +168,28 @@ class JudgeStages:
             raise ValueError(f"judge.num_held_out = {self.config.num_held_out} must be 1 … {len(tasks) - 1}")
         given = input_directory(directory, "responses") / "responses"
         found = {path.name: read_candidates(path / CANDIDATES) for path in sorted(given.iterdir())}
+        if unknown := sorted(set(self.config.unseen) - set(found)):
+            raise ValueError(unknown_name(unknown[0], found, "judge.unseen"))
+        if len(set(found) - set(self.config.unseen)) < 2:
+            raise ValueError(
+                f"judge.unseen leaves {len(set(found) - set(self.config.unseen))} responders to learn from"
+            )
         pairs, models = self._pairs(tasks, found)
         with Journal(directory / "opinions.jsonl") as journal:
             kept = self._teach(tasks, pairs, journal, directory)
         say(str(kept))
         held_out = {task.id for task in tasks[-self.config.num_held_out :]}
-        parts: dict[str, list] = {RECORDS: [], HELD_OUT: []}
+        parts: dict[str, list] = {name: [] for name in (RECORDS, HELD_OUT, *([UNSEEN] if self.config.unseen else []))}
         for record in kept.records:
             name = record.id.removesuffix("-swapped")
             named = models[name] if name == record.id else models[name][::-1]
             record = dataclasses.replace(record, meta={"models": list(named)})
             apart = name.rpartition("#")[0] in held_out
-            if not apart or name == record.id:  # agreement asks in both orders by itself
-                parts[HELD_OUT if apart else RECORDS].append(record)
+            is_new = not set(named).isdisjoint(self.config.unseen)
+            if apart and name == record.id:  # agreement asks in both orders by itself
+                parts[UNSEEN if is_new else HELD_OUT].append(record)
+            elif not (apart or is_new):
+                parts[RECORDS].append(record)
         for file, records in parts.items():
             write_judgement_records(directory / file, records)
         write_json(directory / SUMMARY, kept.record() | {file: len(records) for file, records in parts.items()})
@@ -211,12 +226,19 @@ class JudgeStages:
 
     def measure(self, directory: pathlib.Path) -> None:
         """Agreement with the teacher on pairs that it did not see, by what it writes and by likelihood."""
-        records = read_judgement_records(input_directory(directory, "records") / HELD_OUT)
-        self.ask(self.config.directory(directory), records, directory)
-        found = against_teacher(records, directory)
-        print_judges(found, {})
-        path = write_judge_report(found, directory, published={}, title="The trained judge against its teacher")
-        say(f"report: {path}")
+        parts = [(HELD_OUT, directory, "The trained judge against its teacher")]
+        if self.config.unseen:
+            names = " and ".join(self.config.unseen)
+            parts.append(
+                (UNSEEN, directory / "unseen", f"The same on pairs with {names}, from which it learned nothing")
+            )
+        for file, where, title in parts:
+            records = read_judgement_records(input_directory(directory, "records") / file)
+            self.ask(self.config.directory(directory), records, where)
+            found = against_teacher(records, where)
+            say(title)
+            print_judges(found, {})
+            say(f"report: {write_judge_report(found, where, published={}, title=title)}")
 
     def ask(self, judge: pathlib.Path, records: Sequence[JudgementRecord], directory: pathlib.Path) -> None:
         """Asks a judge about the pairs of records in both orders, by what it writes and by likelihood.
@@ -224,22 +246,28 @@ class JudgeStages:
         Args:
             judge: a model directory.
             records: their verdicts are not read.
-            directory: keeps what was said, ``verdicts.json`` and ``orders.json``.
+            directory: keeps what was said, ``verdicts.json``, ``reasons.json`` and ``orders.json``.
         """
         model = load_model(judge, self.placement)
         pairs = [Pair(pair.id, pair.prompt, pair.first, pair.second) for pair in (one.comparison() for one in records)]
         said: dict[str, dict[str, str]] = {}
+        reasons: dict[str, dict[str, str]] = {}
         orders: dict[str, dict[str, float]] = {}
         for by in BY:
-            asker = make_asker(model, self.config.form, by=by, rows=self.config.rows, slots=self.config.slots)
-            with Journal(directory / f"{by}.jsonl") as journal:
+            with Journal(directory / f"{by}.jsonl") as journal, Journal(directory / f"{by}_texts.jsonl") as written:
+                replies = KeptReplies(written)
+                asker = make_asker(
+                    model, self.config.form, by=by, rows=self.config.rows, slots=self.config.slots, heard=replies
+                )
                 kept = KeptComparisons(PairwiseJudge(asker), journal)
                 compared = kept.compare(pairs, description=f"held-out pairs, by {by}")
             summary = summarize_pairs(compared)
             say(f"by {by}: {summary}")
             orders[f"by {by}"] = summary.record()
             said[f"by {by}"] = {pair.id: both.outcome for pair, both in zip(pairs, compared, strict=True)}
+            reasons[f"by {by}"] = {pair.id: self.config.form.reason(replies.of(pair)) for pair in pairs}
         write_json(directory / VERDICTS, said)
+        write_json(directory / REASONS, reasons)
         write_json(directory / ORDERS, orders)
 
     def _pairs(
@@ -284,8 +312,9 @@ def against_teacher(records: Sequence[JudgementRecord], asked: pathlib.Path) -> 
         )
         for pair, record in ((one.comparison(), one) for one in records)
     ]  # fmt: skip
+    reasons = read_json(asked / REASONS)
     said = {
-        how: {id: Said(verdict=verdict, reason="", reference="") for id, verdict in verdicts.items()}
+        how: {id: Said(verdict=verdict, reason=reasons[how][id], reference="") for id, verdict in verdicts.items()}
         for how, verdicts in read_json(asked / VERDICTS).items()
     }
     return measure_judges(truth, said, truth="the teacher")

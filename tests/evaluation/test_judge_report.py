@@ -113,7 +113,14 @@ def test_the_report_marks_what_is_published(tmp_path):
     assert metrics["standings"]["people"]["beats"] == [["b", "c"]]
     console = Console(record=True, width=140)
     print_judges(found, {"elsewhere": [Published("hawk", 0.75)]}, console)
-    assert "hawk †" in console.export_text()
+    assert "hawk †" in (wide := console.export_text())
+    assert "precision" in wide
+    narrow = Console(record=True, width=80)
+    print_judges(found, {"a heading that is longer than the names of judges are": [Published("hawk", 0.75)]}, narrow)
+    text = narrow.export_text()
+    assert "…" not in text
+    assert "0.7500" in text
+    assert "precision" not in text
 
 
 @pytest.mark.shared_data

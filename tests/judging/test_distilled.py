@@ -45,6 +45,16 @@ def test_a_judge_that_says_what_it_learned_is_read_as_the_teacher_meant_it(says)
     assert summary.conflict_rate == 0
 
 
+@pytest.mark.parametrize(("says", "reason"), [("verdict, reason, reference", "Braces are nice."), ("verdict", "")])
+def test_the_reason_of_a_reply_is_heard_where_its_form_marks_one(says, reason: str):
+    form, heard = JudgeForm(says=says), {}
+    responder = Scripted(lambda request: form.response(RECORD))
+    asker = form.asker(responder, lambda question, text: heard.update({question: form.reason(text)}))
+    PairwiseJudge(asker).compare([Pair("7", "Add.", "5", "{6}")])
+    assert heard == {("Add.", "5", "{6}"): reason, ("Add.", "{6}", "5"): reason}
+    assert form.reason("1\n\nReason: It is cut") == ("It is cut" if reason else "")
+
+
 @pytest.mark.parametrize(
     ("text", "verdict"),
     [("#### 5\n1", "first"), ("2", "second"), ("5\nTie\n\n", "tie"), ("1\n#### 5", None), ("5\n12", None), ("", None)],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaxrefine.artefacts.journal import Journal
-from jaxrefine.judging.kept import KeptComparisons, turned
+from jaxrefine.judging.kept import KeptComparisons, KeptReplies, turned
 from jaxrefine.judging.pairwise import Compared, Pair, PairwiseJudge
 
 
@@ -40,6 +40,17 @@ def test_nothing_is_asked_again(tmp_path):
         again = KeptComparisons(PairwiseJudge(asker), journal)
         assert again.compare([pair("long", "c")], description="again")[0].outcome == "first"
     assert len(asker.asked) == 6
+
+
+def test_what_was_written_of_a_pair_is_kept_by_its_order(tmp_path):
+    for _ in range(2):  # again after a restart, and nothing a second time
+        with Journal(tmp_path / "texts.jsonl") as journal:
+            replies = KeptReplies(journal)
+            replies(("Go.", "a", "b"), "1, for a is first")
+            replies(("Go.", "b", "a"), "2")
+            assert replies.of(pair("a", "b")) == "1, for a is first"
+            assert (replies.of(pair("b", "a")), replies.of(pair("a", "b", "Stop."))) == ("2", "")
+    assert len((tmp_path / "texts.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_match_counts_questions_and_what_the_order_changes(tmp_path):

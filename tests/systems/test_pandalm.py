@@ -13,6 +13,8 @@ from jaxrefine import config
 from jaxrefine.artefacts.stages import run_stages
 from jaxrefine.conversion.loaded import load_model
 from jaxrefine.data.arithmetic.generator import ArithmeticConfig
+from jaxrefine.data.examples import Candidates
+from jaxrefine.data.readers import write_candidates
 from jaxrefine.data.readers_pandalm import read_judgement_records
 from jaxrefine.data.tasks import TaskSource
 from jaxrefine.evaluation.harness import HarnessConfig
@@ -24,7 +26,7 @@ from jaxrefine.systems import pandalm as systems
 from jaxrefine.systems import pandalm_search
 from jaxrefine.systems.judge_agreement import JudgeAgreement
 from jaxrefine.systems.pandalm import Base, PandaLM, new_model
-from jaxrefine.systems.pandalm_judge import JudgeConfig
+from jaxrefine.systems.pandalm_judge import JudgeConfig, JudgeStages
 from jaxrefine.systems.pandalm_search import SearchConfig
 from jaxrefine.training.finetuning import Finetuning
 from jaxrefine.training.grid import Axis, Grid
@@ -127,6 +129,15 @@ def test_records_are_those_of_the_teacher_in_both_orders_and_held_out_tasks_are_
     for one, other in zip(learned[::2], learned[1::2], strict=True):
         assert (one.first, one.second) == (other.second, other.first)
         assert one.meta["models"] == other.meta["models"][::-1]
+
+
+def test_what_the_judge_wrote_of_each_pair_in_each_order_is_kept(run: Run):
+    agreement = run.directory / "05-agreement"
+    said = [json.loads(line)["record"]["said"] for line in (agreement / "reply.jsonl").read_text().splitlines()]
+    texts = (agreement / "reply_texts.jsonl").read_text().splitlines()
+    assert len(texts) == 2 * sum(not identical for *_, identical in said) > 0
+    # This judge says a reference and a verdict, and the one by likelihood nothing: no reasons.
+    assert {text for found in run.read("05-agreement/reasons.json").values() for text in found.values()} == {""}
 
 
 def test_every_trial_answers_every_task_and_the_default_too(run: Run):
@@ -233,6 +244,52 @@ def test_records_that_are_there_need_no_responses(run: Run, tmp_path):
     last = list(dict.fromkeys(one.instruction for one in given))[-2:]
     assert learned == [one for one in given if one.instruction not in last]
     assert held_out == [one for one in given if one.instruction in last and not one.id.endswith("-swapped")]
+
+
+def test_a_judge_learns_nothing_of_responders_that_are_to_be_unseen(run: Run, tmp_path):
+    """Three responders, the third unseen: two tasks of four are held out, each has the six ordered pairs."""
+    responses = tmp_path / "02-responses"
+    for name, text in {"a": "#### 5", "b": "#### 6", "c": "so #### 7"}.items():
+        answers = [Candidates(task.id, task.prompt, (text,), (0.0,)) for task in tasks(4, 2).read()]
+        (responses / "responses" / name).mkdir(parents=True)
+        write_candidates(responses / "responses" / name / "candidates.jsonl", answers)
+    shutil.copy(run.directory / "02-responses" / "manifest.json", responses)
+    judge = dataclasses.replace(run.config.judge, tasks=tasks(4, 2), num_held_out=2, pairs_per_task=6, unseen=("c",))
+    here = tmp_path / "03-records"
+    here.mkdir()
+    JudgeStages(judge, (), run.config.placement).make_records(here)
+    read = {name: read_judgement_records(here / f"{name}.jsonl") for name in ("records", "held_out", "unseen")}
+    models = {name: {tuple(sorted(one.meta["models"])) for one in records} for name, records in read.items()}
+    assert models == {"records": {("a", "b")}, "held_out": {("a", "b")}, "unseen": {("a", "c"), ("b", "c")}}
+    assert [len(records) for records in read.values()] == [8, 4, 8]  # what is learned is there in both orders
+    with pytest.raises(ValueError, match="judge.unseen"):
+        JudgeStages(dataclasses.replace(judge, unseen=("d",)), (), run.config.placement).make_records(here)
+    with pytest.raises(ValueError, match="leaves 1 responders to learn from"):
+        JudgeStages(dataclasses.replace(judge, unseen=("b", "c")), (), run.config.placement).make_records(here)
+    with pytest.raises(ValueError, match="give held_out_records"):
+        dataclasses.replace(judge, records="there.json").check()
+
+
+def test_pairs_with_unseen_responders_have_a_report_of_their_own(run: Run, tmp_path, monkeypatch):
+    records = tmp_path / "03-records"
+    shutil.copytree(run.directory / "03-records", records)
+    shutil.copy(records / "held_out.jsonl", records / "unseen.jsonl")
+    asked = []
+
+    def scripted(self, judge, records, directory):
+        asked.append(directory)
+        directory.mkdir(exist_ok=True)
+        said = {one.id: one.verdict for one in records}
+        (directory / "verdicts.json").write_text(json.dumps({"by reply": said}))
+        (directory / "reasons.json").write_text(json.dumps({"by reply": dict.fromkeys(said, "")}))
+
+    monkeypatch.setattr(JudgeStages, "ask", scripted)
+    judge = dataclasses.replace(run.config.judge, unseen=("c",), model=str(SHIPPED))
+    here = tmp_path / "05-agreement"
+    here.mkdir()
+    JudgeStages(judge, (), run.config.placement).measure(here)
+    assert asked == [here, here / "unseen"]
+    assert "pairs with c, from which it learned nothing" in (here / "unseen" / "report.md").read_text()
 
 
 def test_a_judge_is_measured_on_given_pairs_by_likelihood_after_examples(run: Run, tmp_path):
