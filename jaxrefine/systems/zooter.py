@@ -87,7 +87,7 @@ class Zooter:
     """Training queries that share so many words in a row with a held-out one are left out; None keeps them."""
     tagger: Literal["given", "classifier"] = "given"
     """Training queries without tags keep none, or get those that a classifier of hashed words learns from the others.
-    (``judging.tagging`` asks a language model for them beforehand.)"""
+    (``zooter/tags`` asks a language model for them beforehand.)"""
     costs: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Of an answer of each model of one's own files, by name, in any unit."""
     settings: RoutingSettings = dataclasses.field(default_factory=RoutingSettings)
