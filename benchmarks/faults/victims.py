@@ -34,6 +34,7 @@ from tests.training.tiny_objective import CountingIterator, CountingLoader, Tiny
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__])
 OUTPUT, BEGUN, GO_ON = "output.txt", "begun.txt", "go-on"
+STILL_AT_WORK = "files changed after the failure was told"
 PATIENCE_SECONDS = 300.0
 _NEW_USER, _NEW_MOUNTS = 0x10000000, 0x00020000
 SGD = OptimizerConfig(name="sgd", learning_rate=0.1, schedule="constant")
@@ -204,8 +205,16 @@ def on_small_disk(place: pathlib.Path, kilobytes: int, *arguments: Any) -> None:
     finally:
         import shutil
 
+        left = _sizes(disk)
+        time.sleep(0.1)
+        if (later := _sizes(disk)) != left:
+            print(f"{STILL_AT_WORK}: {sorted(set(left.items()) ^ set(later.items()))}")
         shutil.copytree(disk, place / "left")
     leave(code)
+
+
+def _sizes(directory: pathlib.Path) -> dict[pathlib.Path, int]:
+    return {path: path.stat().st_size for path in directory.rglob("*") if path.is_file()}
 
 
 def _mount(disk: pathlib.Path, kilobytes: int) -> bool:

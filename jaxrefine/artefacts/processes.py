@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from jaxrefine.artefacts.stopping import StoppedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +73,35 @@ def agree(failure: Exception | None, what: str) -> None:
             raise OSError(f"process {', '.join(map(str, failed))} could not {what}; it says why")
     if failure is not None:
         raise failure
+
+
+class LostProcessError(StoppedError):
+    """What this process computes with the others failed on the way to them: one of them is gone."""
+
+
+_ON_THE_WAY = re.compile(r"gloo|nccl|coordination service|unavailable", re.IGNORECASE)
+"""In the errors of collective operations that lost their peer; seen with Gloo, said by NCCL and XLA's service."""
+
+
+@contextlib.contextmanager
+def naming_lost_processes() -> Iterator[None]:
+    """Says what it means when an operation of several processes fails in the block because one of them died.
+
+    JAX ends the others by itself once it misses that one's heartbeat; a collective operation may fail before.
+
+    Raises:
+        LostProcessError: instead of the error of such an operation; any other error is raised as it is.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        alone = jax.process_count() == 1
+        if alone or isinstance(error, StoppedError) or not _ON_THE_WAY.search(str(error)):
+            raise
+        raise LostProcessError(
+            f"process {jax.process_index()} of {jax.process_count()} has lost another one, which has probably died: "
+            f"its output says why. Committed checkpoints are kept, the same command goes on ({str(error)[:300]})"
+        ) from error
 
 
 def start_processes(where: str = "auto", *, heartbeat_seconds: int = 100) -> Processes:

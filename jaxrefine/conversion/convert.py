@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrefine.artefacts.atomic import new_directory, write_json
+from jaxrefine.artefacts.integrity import check_directory
 from jaxrefine.artefacts.progress import progress
 from jaxrefine.config import unknown_name
 from jaxrefine.conversion import parity
@@ -77,12 +78,15 @@ def convert(
       ValueError: an unknown target, dtype or family, a target that has no place for the model, not enough disk space,
         a source that is malformed, a destination that is no model directory; nothing is written. A result that
         transformers cannot load, which stays.
+      DamagedError: a source with a manifest of ours is not what was written there; nothing is written.
     """
     if to not in TARGETS:
         raise ValueError(unknown_name(to, TARGETS, "target"))
     if dtype is not None and dtype not in READABLE:
         raise ValueError(unknown_name(dtype, READABLE, "dtype"))
     _check_paths(source, destination, to)
+    if source.is_dir():
+        check_directory(source)
     with open_source(source, stated) as opened:
         opened = retargeted(opened, family, fold=fold, dtype=dtype, where=str(source))
         _check_target(opened, source, to)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import contextlib
 import dataclasses
 import logging
 import os
@@ -26,6 +27,7 @@ from jax.experimental import multihost_utils
 from jaxrefine.artefacts.integrity import DamagedError, Integrity, checksum, damages, read_integrity, write_integrity
 from jaxrefine.artefacts.stopping import StoppedError
 from jaxrefine.sharding import path_of
+from jaxrefine.training.failed_saves import wait_for_threads
 from jaxrefine.training.state import TrainState, abstract
 
 _log = logging.getLogger(__name__)
@@ -94,9 +96,11 @@ class Checkpoints:
     def _open(self) -> ocp.CheckpointManager:
         handlers = {"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
         try:
-            return ocp.CheckpointManager(self.directory, options=self._options(), item_handlers=handlers)
+            manager = ocp.CheckpointManager(self.directory, options=self._options(), item_handlers=handlers)
         except OSError as error:
             raise CheckpointError(f"no checkpoints can be kept in {self.directory}: {_reason(error)}") from error
+        wait_for_threads()  # it removes what unfinished saves left
+        return manager
 
     def _options(self) -> ocp.CheckpointManagerOptions:
         managers = ocp.checkpoint_managers
@@ -114,7 +118,12 @@ class Checkpoints:
             policy = managers.AnyPreservationPolicy([policy, by_metric])
             best = {"best_fn": metric, "best_mode": "max" if self.config.best_is == "highest" else "min"}
         return ocp.CheckpointManagerOptions(
-            preservation_policy=policy, cleanup_tmp_directories=True, enable_async_checkpointing=True, **best
+            preservation_policy=policy,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
+            # In a thread, one that cannot be made leaves the writers waiting for it, for 5 minutes.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            **best,
         )
 
     def steps(self) -> list[int]:
@@ -189,6 +198,7 @@ class Checkpoints:
     def _failed(self, step: int, error: Exception) -> None:
         """A step that is not there: said, and by the policy the end."""
         message = f"the checkpoint of step {step} was not saved in {self.directory}: {_reason(error)}"
+        self._give_up()
         try:
             self._manager = self._open()  # the old one keeps its error, and may think that the step is there
             whole = self.steps()
@@ -198,6 +208,13 @@ class Checkpoints:
         if self.config.on_failure == "stop":
             raise CheckpointError(f"{message}; {kept}. Make room or give back the permission, and run again") from error
         _log.error("%s; %s, and the run goes on", message, kept)
+
+    def _give_up(self) -> None:
+        """Ends what the manager does for a save that failed; its errors are those of the save, once more."""
+        for end in (self._manager.wait_until_finished, self._manager.close):  # each thread is told the error once
+            with contextlib.suppress(*_CANNOT_WRITE):
+                end()
+        wait_for_threads()
 
     def restore(self, like: TrainState, *, step: int | None = None) -> tuple[TrainState, Any] | None:
         """The newest whole checkpoint (or a named one) and its data position; None if there is none at all.
@@ -353,16 +370,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror.lower()}: {error.filename}" if error.filename else error.strerror.lower()
     return text.splitlines()[0][:300] if text else type(error).__name__
-
-
-class _InOurWords(logging.Filter):
-    """Drops the tracebacks that Orbax logs of errors that it also raises: they are told in a line here."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and "orbax" in record.pathname)
-
-
-logging.getLogger("absl").addFilter(_InOurWords())
 
 
 def _shapes(tree: Any) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -16,6 +16,7 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
+from jaxrefine.artefacts.processes import naming_lost_processes
 from jaxrefine.artefacts.progress import progress
 from jaxrefine.artefacts.stopping import StoppedError
 from jaxrefine.config import digest
@@ -149,6 +150,7 @@ def fit(
         NonFiniteError: ``max_consecutive_bad_steps`` were reached.
         NothingToLearnError: ``max_share_without_loss`` was exceeded.
         CheckpointError: no whole checkpoint is left; or one could not be written, and the policy is to stop.
+        LostProcessError: another process of the run has died, and an operation with it failed.
         OutOfMemoryError: (a ValueError) the compiled step needs more than the devices have: what, and what would help.
         ValueError: the loader ends early, or the checkpoint is of another run or was made over other frozen weights.
     """
@@ -159,6 +161,7 @@ def fit(
         check_split(start.params if isinstance(start, TrainState) else start, mesh, config.mesh.max_unsplit)
     optimizer = optimizer or make_optimizer(config.optimizer, config.steps)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(naming_lost_processes())
         checkpoints = None
         if config.checkpoints and workdir is not None:
             about = {"config": digest(config), "processes": jax.process_count()}

@@ -159,6 +159,20 @@ def test_the_command_says_what_it_did(tmp_path: pathlib.Path, capsys: pytest.Cap
     assert "stopped" not in said.err
 
 
+def test_a_source_that_is_not_what_was_exported_is_refused_by_file(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(tmp_path / "a")
+    convert(tmp_path / "a", tmp_path / "b")
+    weights = tmp_path / "b" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert cli.main(["convert", str(tmp_path / "b"), str(tmp_path / "c")]) == 3
+    assert "model.safetensors: other content than was written" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+
+
 def test_inspection_names_family_mechanisms_parameters_and_memory(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
