@@ -3,6 +3,7 @@
     python -m benchmarks.plan_table                         # all rows; minutes each for a TPU, half a minute for GPUs
     python -m benchmarks.plan_table --only h100 --limit 4   # rows whose name contains h100, at most four of them
     python -m benchmarks.plan_table --print                 # the table of what was compiled so far
+    python -m benchmarks.plan_table --print --compact       # a line a model and hardware, as the README has it
 
 Each row is one `jaxrefine plan`, in a process of its own; what is done is kept in the directory and not done again.
 Needs the extras plan-tpu and plan-gpu. Sizes are the compiler's, speeds are formulas: nothing here was measured.
@@ -126,6 +127,24 @@ def _cells(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def compact(rows: Iterable[Row], directory: pathlib.Path) -> str:
+    """Markdown: a line a model and hardware; of each objective GiB a device, seconds and MFU."""
+    found: dict[tuple[str, str], dict[str, list[str]]] = {}
+    memory: dict[tuple[str, str], str] = {}
+    for row in rows:
+        path, key = directory / f"{row.name}.json", (row.model, row.topology)
+        found.setdefault(key, {})
+        if path.exists():
+            _, need, memory[key], fits, _, _, seconds, mfu = _cells(json.loads(path.read_text()))
+            speed = [] if seconds == "–" else [f"{seconds} s", mfu]
+            found[key][row.objective] = [f"{need} GiB" if fits == "fits" else f"**{need} GiB**", *speed]
+    lines = ["| model | hardware | GiB | " + " | ".join(OBJECTIVES) + " |", "|" + " --- |" * (3 + len(OBJECTIVES))]
+    for (model, topology), cells in found.items():
+        texts = [", ".join(cells.get(objective, ["–"])) for objective in OBJECTIVES]
+        lines.append(f"| {model} | {topology} | {memory.get((model, topology), '–')} | {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
 def main() -> int:
     """Plans and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -133,10 +152,12 @@ def main() -> int:
     parser.add_argument("--only", default="", help="rows whose name contains this")
     parser.add_argument("--limit", type=int, default=len(ROWS), help="rows at most")
     parser.add_argument("--print", action="store_true", help="compile nothing")
+    parser.add_argument("--compact", action="store_true", help="print a line a model and hardware")
     options = parser.parse_args()
     chosen = [row for row in ROWS if options.only in row.name][: options.limit]
     failed = [] if options.print else compile_rows(chosen, options.directory)
-    sys.stdout.write(table(chosen if options.only else ROWS, options.directory) + "\n")
+    shown = compact if options.compact else table
+    sys.stdout.write(shown(chosen if options.only else ROWS, options.directory) + "\n")
     if failed:
         sys.stderr.write(f"failed: {', '.join(failed)}; their errors are in {options.directory}\n")
     return 1 if failed else 0

@@ -278,7 +278,7 @@ def _backward(
             return [_cotangent(made, rows, first, form)]
 
         (by_hidden,), (by_weights,) = gradients(
-            form.loop, [hidden], [weights], rows, by_products, [form.embedding_dtype]
+            form.loop, [hidden], [weights], rows, by_products, [form.embedding_dtype], whole=keeps
         )
         return by_hidden, by_weights
 

@@ -20,6 +20,12 @@ import jax.numpy as jnp
 
 from jaxrefine.losses.vocabulary import Loop, first_word, over_chunks, over_vocabulary, scattered, summed
 
+SCATTERED_BLOCKS = 8
+"""Blocks of words at least, where each is scattered over the devices that split the embedding's width …"""
+
+BLOCK_WORDS = 1024
+"""… but none of fewer words than this, for so short a product is slower than what it saves."""
+
 
 class Tiles(NamedTuple):
     """How one device's gradient is divided."""
@@ -48,13 +54,13 @@ def make_tiles(loop: Loop, num_tokens: int, num_words: int) -> Tiles:
     1
     """
     size = loop.rows * num_words
-    if loop.num_chunks == 1:
-        return Tiles(loop, num_words, 1)
     square = num_tokens / math.sqrt(size)  # chunks c that make it one; c + square² / c is what is read and written
     around = (max(math.floor(square), 1), math.ceil(square))
     num_chunks = min(min(around, key=lambda c: c + square**2 / c), loop.num_chunks)
     rows = -(-num_tokens // num_chunks)
     fewest = max(-(-rows * num_words // size), 1)
+    if loop.turned:  # one block would be an fp32 sum of the gathered embedding's size
+        fewest = max(fewest, min(SCATTERED_BLOCKS, num_words // BLOCK_WORDS))
     even = (n for n in range(fewest, min(2 * fewest, num_words) + 1) if num_words % n == 0)
     words = -(-num_words // next(even, fewest))
     return Tiles(loop._replace(rows=rows, num_chunks=num_chunks), words, num_words // words)
@@ -72,6 +78,8 @@ def gradients(
     rows: Sequence[jax.Array],
     by_products: ByProducts,
     dtypes: Sequence[Any],
+    *,
+    whole: bool = False,
 ) -> tuple[tuple[jax.Array | None, ...], tuple[jax.Array | None, ...]]:
     """On one device: the gradients by hidden states and embeddings, each summed over the devices that share it.
 
@@ -82,16 +90,17 @@ def gradients(
         rows: [M] …, whatever ``by_products`` reads beside them.
         by_products: the gradient of a tile.
         dtypes: of each embedding; None where that head does not learn.
+        whole: ``by_products`` takes all tokens and words at once, as where the forward pass kept its logits.
 
     Returns:
         Of each head [M, D] in the dtype of the hidden states, and [V, D] as the embedding is stored; None where it does
         not learn.
     """
     num_words = weights[0].shape[0]
-    tiles = make_tiles(loop, hidden[0].shape[0], num_words)
+    tiles = Tiles(loop, num_words, 1) if whole else make_tiles(loop, hidden[0].shape[0], num_words)
     own = first_word(loop, num_words)
     learn = [i for i, dtype in enumerate(dtypes) if dtype is not None]
-    whole = tiles.words == num_words
+    is_single = tiles.num_blocks == 1 and tiles.words == num_words
 
     def block(first: Any, words: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
         """The part of these words in the gradients by hidden states; the gradients by these words, in fp32."""
@@ -100,7 +109,7 @@ def gradients(
             states, rest = parts[: len(hidden)], parts[len(hidden) :]
             found = by_products(states, words, own + first, rest)
             pairs = [by_inputs(found[i], states[i], words[i], loop) for i in learn]
-            by_states = [x.astype(hidden[i].dtype) if whole else x for i, (x, _) in zip(learn, pairs, strict=True)]
+            by_states = [x.astype(hidden[i].dtype) if is_single else x for i, (x, _) in zip(learn, pairs, strict=True)]
             by_words = [x for _, x in pairs]
             return by_words if sums is None else jax.tree.map(jnp.add, sums, by_words), by_states
 
@@ -109,7 +118,7 @@ def gradients(
         by_words, by_states = over_chunks(tiles.loop, [*hidden, *rows], start, chunk)
         return by_states, [scattered(x, loop) for x in by_words]
 
-    by_states, by_words = block(0, weights) if whole else _over_blocks(tiles, hidden, weights, learn, block)
+    by_states, by_words = block(0, weights) if is_single else _over_blocks(tiles, hidden, weights, learn, block)
     of_hidden: list[jax.Array | None] = [None] * len(hidden)
     of_weights: list[jax.Array | None] = [None] * len(hidden)
     for i, states, words in zip(learn, by_states, by_words, strict=True):

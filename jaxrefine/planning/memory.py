@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrefine.losses.tiles import make_tiles
-from jaxrefine.losses.vocabulary import Loop, default_chunk_size
+from jaxrefine.losses.vocabulary import Loop, make_loop
 from jaxrefine.models.config import TransformerConfig
 from jaxrefine.planning.setup import Setup
 from jaxrefine.sharding import ROWS
@@ -104,23 +104,28 @@ def _activations(
     weights = _HALF * (width * (2 * heads + 2 * keys + (2 + gated) * hidden)) // tensor
     layer = 2 * _HALF * tokens * (products + width) + 2 * (_WHOLE + _HALF) * scores + 2 * weights
     logprobs = 0
-    scored = made.batch.targets.shape[-1] * made.batch.targets.shape[-2] if made.batch.targets is not None else 0
-    if scored and isinstance(config, TransformerConfig):
-        words, local = config.vocab_size // tensor, scored // shards
-        chunk = logprob_chunk(setup, made, shards, tensor) // shards
-        tiles = make_tiles(Loop(chunk, -(-local // chunk), words, None), local, words)
-        sums = (tiles.words + local) * config.embedding_width  # what is added to, and what is added
-        logprobs = _HALF * words * config.embedding_width + (2 * _WHOLE + _HALF) * chunk * words + 2 * _WHOLE * sums
+    if (loop := logprob_loop(setup, made)) is not None:
+        words, local = config.vocab_size // tensor, _scored(made) // shards
+        tiles = make_tiles(loop, local, words)
+        times = 1 if tiles.words == words else 2  # what is added to, and what is added
+        sums = times * _WHOLE * (tiles.words + local) * config.embedding_width
+        logprobs = _HALF * words * config.embedding_width + (2 * _WHOLE + _HALF) * loop.rows * words + sums
     return config.num_layers * kept, layer, logprobs
 
 
-def logprob_chunk(setup: Setup, made: AbstractStep, shards: int, tensor: int) -> int:
-    """Tokens, all devices' together, whose logits are there at once; 0 without log-probs."""
-    if made.batch.targets is None or not isinstance(setup.model, TransformerConfig):
-        return 0
-    scored = made.batch.targets.shape[-1] * made.batch.targets.shape[-2]
-    given = setup.logprob_chunk or default_chunk_size(scored, setup.model.vocab_size // tensor, shards)
-    return max(min(given, scored), shards)
+def logprob_loop(setup: Setup, made: AbstractStep) -> Loop | None:
+    """The loop over chunks of scored tokens; None without log-probs."""
+    if not _scored(made) or not isinstance(setup.model, TransformerConfig):
+        return None
+    with jax.set_mesh(made.step.mesh):
+        return make_loop(
+            _scored(made), setup.model.vocab_size, [setup.model.embedding_width], chunk_size=setup.logprob_chunk
+        )
+
+
+def _scored(made: AbstractStep) -> int:
+    targets = made.batch.targets
+    return 0 if targets is None else int(targets.shape[-1] * targets.shape[-2])
 
 
 def _scores(setup: Setup, made: AbstractStep, rows: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxrefine.models.remat import REMAT
 from jaxrefine.planning.compiled import CompiledTraining, compile_training
-from jaxrefine.planning.memory import logprob_chunk, predict
+from jaxrefine.planning.memory import logprob_loop, predict
 from jaxrefine.planning.roofline import layers_recomputed
 from jaxrefine.planning.setup import Setup, with_training
 from jaxrefine.planning.topology import Topology
@@ -88,10 +88,11 @@ def _changes(setup: Setup, made: AbstractStep, num_devices: int) -> Iterator[tup
             mesh = MeshConfig(data=sizes["data"], fsdp=sizes["fsdp"] // factor, tensor=sizes["tensor"] * factor)
             text = f"--fsdp {mesh.fsdp} --tensor {mesh.tensor}"
             yield text, "sums activations over the tensor axis in every layer", dataclasses.replace(setup, mesh=mesh)
-    shards = setup.row_shards(num_devices)
+    loop, shards = logprob_loop(setup, made), setup.row_shards(num_devices)
+    rows = 0 if loop is None else loop.rows
     for parts in (2, 4):
-        size = logprob_chunk(setup, made, shards, sizes["tensor"]) // parts
-        if size >= _LEAST_CHUNK * shards:
+        if rows // parts >= _LEAST_CHUNK:
+            size = rows // parts * shards
             costs = f"reads the output embedding {parts} times as often"
             yield f"--logprob-chunk {size}", costs, dataclasses.replace(setup, logprob_chunk=size)
     if training.tuning.parameters == "all":

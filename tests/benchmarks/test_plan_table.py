@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.plan_table import HEADER, OBJECTIVES, ROWS, Row, table
+from benchmarks.plan_table import HEADER, OBJECTIVES, ROWS, Row, compact, table
 from jaxrefine import config
 from jaxrefine.planning.plan import fine_tunings_of
 from jaxrefine.planning.shapes import model_shape
@@ -42,3 +42,6 @@ def test_a_table_has_what_was_compiled_and_says_what_was_not(tmp_path):
     assert lines[2] == "| llama-7b | Tuna | h100x8 | 393,216 | 20.0 | 80.0 | fits | 16.0 | 3.0 | 3.62 | 56% |"
     assert lines[3].startswith("| llama-7b | SFT | h100x8 | not compiled |")
     assert {line.count("|") for line in lines} == {len(HEADER) + 1}
+    lines = compact([done, other], tmp_path).splitlines()
+    assert lines[2:] == ["| llama-7b | h100x8 | 80.0 | – | 20.0 GiB, 3.62 s, 56% | – | – |"]
+    assert {line.count("|") for line in lines} == {len(OBJECTIVES) + 4}

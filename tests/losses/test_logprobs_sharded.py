@@ -71,6 +71,18 @@ def test_a_mesh_changes_neither_values_nor_gradients(sizes, vocab, options):
     assert_close(program(*placed), wanted)
 
 
+def test_where_a_gradient_is_scattered_a_single_chunk_is_divided_too(monkeypatch):
+    monkeypatch.setattr("jaxrefine.losses.tiles.BLOCK_WORDS", 4)
+    monkeypatch.setattr("jaxrefine.losses.logprobs.CHUNK_ELEMENTS", 0)  # keep no logits
+    inputs = make_inputs(96)
+    step = make_step(token_logprobs_and_entropy)
+    wanted = jax.jit(step)(*inputs)
+    program, placed = compiled(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)), step, inputs)
+    assert_close(program(*placed), wanted)
+    inside = _collectives(program.as_text()[: program.as_text().index("\nENTRY")])
+    assert [(shape.split("{")[0], kind) for shape, kind in inside] == [("f32[4,6]", "reduce-scatter")]  # 48 words in 8
+
+
 @pytest.fixture(scope="module")
 def text():
     """The program of one device: 16 tokens in chunks of 4, half of 96 words."""

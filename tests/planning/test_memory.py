@@ -115,10 +115,10 @@ def test_log_probs_by_hand_and_the_remedy_of_a_smaller_chunk():
     training = dataclasses.replace(SETUP.training, objective=likelihood, max_response=256, slots=520)
     setup = dataclasses.replace(SETUP, model=model, training=training)
     head = 2 * 32_768 * 16
-    assert _predicted(setup).logprobs == head + 10 * 1024 * 32_768 + 8 * (32_768 + 1024) * 16
-    # 512 tokens of all words, and on the way back 1,024 tokens of half of them
+    # on the way back eight blocks of words, each of which is scattered when it is done
+    assert _predicted(setup).logprobs == head + 10 * 1024 * 32_768 + 8 * (4096 + 1024) * 16
     found = {remedy.change: remedy for remedy in remedies(setup, jax.devices()[:DEVICES])}
     halved = found["--logprob-chunk 4096"].setup
-    assert _predicted(halved).logprobs == head + 10 * 512 * 32_768 + 8 * (16_384 + 1024) * 16
+    assert _predicted(halved).logprobs == head + 10 * 512 * 32_768 + 8 * (4096 + 1024) * 16
     assert found["--logprob-chunk 2048"].saves > found["--logprob-chunk 4096"].saves
     assert "--logprob-chunk 1024" not in found
