@@ -159,7 +159,7 @@ FAULTS = (
         criterion="the files are those of an uninterrupted run, byte by byte; what was answered is not asked again; "
         "no more is asked twice than was under way",
         trial=_sampling,
-        num_trials=30,
+        num_trials=100,
         num_fast=1,
     ),
     Fault(
@@ -168,7 +168,7 @@ FAULTS = (
         criterion="attempts, tokens and dollars of the ledger equal the server's account exactly; the cap is never "
         "exceeded",
         trial=_ledger,
-        num_trials=50,
+        num_trials=100,
         num_fast=2,
     ),
 )

@@ -299,7 +299,7 @@ FAULTS = (
         "headers, adapters, prompts, YAML",
         criterion="one error that names the file, or read; nothing imported, nothing run, no file of another directory",
         trial=_configs,
-        num_trials=20,
+        num_trials=100,
         num_fast=1,
     ),
 )

@@ -214,7 +214,7 @@ FAULTS = (
         criterion="0 occurrences, of half of it either, in files, logs at every level, output, configs as a tracker "
         "gets them, reprs, tracebacks with all local variables",
         trial=_key,
-        num_trials=50,
+        num_trials=100,
         num_fast=1,
     ),
     Fault(

@@ -43,13 +43,14 @@ def write(path: pathlib.Path, results: Sequence[Result], *, seed: int, order: Se
         path: the report; made where it is not there.
         results: of this run.
         seed: of this run.
-        order: names of all faults; rows of others are dropped.
+        order: names of all faults that there are here; rows of others, whose data is elsewhere, come after them.
     """
     lock = os.open(path.parent, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another run may write its rows at the same time
         rows = read_rows(path) | {result.fault.name: _row(result, seed) for result in results}
-        body = [rows[name] for name in order if name in rows]
+        others = [name for name in rows if name not in order]
+        body = [rows[name] for name in (*order, *others) if name in rows]
         missing = [name for name in order if name not in rows]
         table = ["| " + " | ".join(cells) + " |" for cells in (_COLUMNS, ["---"] * len(_COLUMNS), *body)]
         table += ["", f"Not run yet: {', '.join(missing)}."] if missing else []
