@@ -347,13 +347,24 @@ def row_share(mesh: Mesh) -> tuple[int, int]:
     return shares.index(tuple(sorted(held[me]))), len(shares)
 
 
+def mesh_in_use(*, by_xla: bool = False) -> Any | None:
+    """The mesh of ``jax.set_mesh`` with our axes; None without one, or on a single device.
+
+    Args:
+        by_xla: None inside a ``shard_map`` too, where nothing is left for XLA to split.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or not set(AXES) <= set(mesh.axis_names):
+        return None
+    return None if by_xla and AxisType.Manual in mesh.axis_types else mesh
+
+
 def constrain(x: Any, spec: str | PartitionSpec) -> Any:
     """``x`` placed by a name of ``ACTIVATIONS`` or a spec, on the mesh of ``jax.set_mesh``; without one, ``x`` itself.
 
     Axes that do not divide stay whole: activations are temporary, so this costs no memory between steps.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1 or not set(AXES) <= set(mesh.axis_names):
+    if (mesh := mesh_in_use()) is None:
         return x
     if isinstance(spec, str):
         if spec not in ACTIVATIONS:
@@ -367,8 +378,7 @@ def constrain(x: Any, spec: str | PartitionSpec) -> Any:
 
 def constrain_params(tree: Any) -> Any:
     """Gradients, or anything else with the paths of parameters, split as those are on the mesh of ``jax.set_mesh``."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1 or not set(AXES) <= set(mesh.axis_names):
+    if (mesh := mesh_in_use()) is None:
         return tree
 
     def place(key_path: Any, leaf: Any) -> Any:

@@ -12,7 +12,7 @@ from rich.table import Table
 from jaxrefine.artefacts.atomic import write_json, write_text
 from jaxrefine.evaluation.comparison import METRICS, START, Comparison, Quality, Row, as_json
 from jaxrefine.evaluation.plots import save_figures
-from jaxrefine.evaluation.tables import markdown_table
+from jaxrefine.evaluation.tables import change_in_points, markdown_table
 
 NOTHING = "–"
 
@@ -173,9 +173,7 @@ def _long(cell: Quality | None) -> str:
 def _difference(cell: Quality | None) -> str:
     if cell is None or cell.difference is None or math.isnan(cell.difference.value):
         return NOTHING
-    change, size = cell.difference, cell.smallest_detectable
-    shown = f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
-    shown = f"**{shown}**" if change.excludes_zero() else shown
+    shown, size = change_in_points(cell.difference), cell.smallest_detectable
     return f"{shown} ({100 * size:.1f})" if size is not None else shown
 
 

@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxrefine.artefacts.atomic import write_json, write_text
-from jaxrefine.evaluation.metrics import Interval
 from jaxrefine.evaluation.selection import CONTROL, ONE, ORACLES, Measured, Selected, SelectionSettings
 from jaxrefine.evaluation.selection_plots import save_figures
-from jaxrefine.evaluation.tables import jsonable, markdown_table
+from jaxrefine.evaluation.tables import change_in_points, jsonable, markdown_table
 from jaxrefine.selection.strategies import STRATEGIES
 
 NOTHING = "–"
@@ -228,9 +227,7 @@ def _share(row: Selected | None) -> str:
 def _difference(row: Selected | None) -> str:
     if row is None or row.difference is None:
         return NOTHING
-    change: Interval = row.difference
-    shown = f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
-    return f"**{shown}**" if change.excludes_zero() else shown
+    return change_in_points(row.difference)
 
 
 def _short(row: Selected | None) -> str:

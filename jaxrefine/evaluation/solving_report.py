@@ -28,7 +28,7 @@ from jaxrefine.evaluation.solving import (
     measure_generators,
 )
 from jaxrefine.evaluation.solving_plots import save_generator_figure
-from jaxrefine.evaluation.tables import jsonable, markdown_table
+from jaxrefine.evaluation.tables import change_in_points, jsonable, markdown_table
 
 PUBLISHED_GENERATORS: dict[str, tuple[float, float, float]] = {
     "PaLM 2-S\\*, 4-shot": (17.4, 27.2, 67.8),
@@ -264,10 +264,7 @@ def _half(found: Interval) -> str:
 
 
 def _change(change: Interval | None) -> str:
-    if change is None:
-        return NOTHING
-    shown = f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
-    return f"**{shown}**" if change.excludes_zero() else shown
+    return NOTHING if change is None else change_in_points(change)
 
 
 def _published(row: Sequence[float]) -> list[str]:

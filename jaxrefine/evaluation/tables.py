@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from jaxrefine.evaluation.metrics import Interval
+
 
 def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table whose first column stands left and whose others stand right.
@@ -16,6 +18,18 @@ def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """
     rule = ["---", *("---:" for _ in head[1:])]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *lines])
+
+
+def change_in_points(change: Interval) -> str:
+    """A difference of shares and its interval, in points; bold where the interval excludes zero.
+
+    >>> change_in_points(Interval(value=0.05, low=0.01, high=0.1, standard_error=0.02))
+    '**+5.0 [+1.0, +10.0]**'
+    >>> change_in_points(Interval(value=0.05, low=-0.01, high=0.1, standard_error=0.03))
+    '+5.0 [-1.0, +10.0]'
+    """
+    shown = f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+    return f"**{shown}**" if change.excludes_zero() else shown
 
 
 def jsonable(value: object) -> object:

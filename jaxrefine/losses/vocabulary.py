@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import PartitionSpec
 
-from jaxrefine.sharding import AXES, ROWS
+from jaxrefine.sharding import ROWS, mesh_in_use
 
 _log = logging.getLogger(__name__)
 
@@ -50,8 +50,7 @@ def mesh_shards(widths: Sequence[int]) -> Shards | None:
     Args:
         widths: D of each embedding.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1 or AxisType.Manual in mesh.axis_types or not set(AXES) <= set(mesh.axis_names):
+    if (mesh := mesh_in_use(by_xla=True)) is None:
         return None
     fsdp, tensor = int(mesh.shape["fsdp"]), int(mesh.shape["tensor"])
     return Shards(

@@ -11,9 +11,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import PartitionSpec
 
-from jaxrefine.sharding import ACTIVATIONS, AXES, fit_spec
+from jaxrefine.sharding import ACTIVATIONS, fit_spec, mesh_in_use
 from jaxrefine.typing import Array, Float
 
 
@@ -39,9 +39,7 @@ def over_heads(
     Raises:
       ValueError: heads that cannot be split alike.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    manual = not mesh.empty and AxisType.Manual in mesh.axis_types
-    if mesh.empty or mesh.size == 1 or manual or not set(AXES) <= set(mesh.axis_names):
+    if (mesh := mesh_in_use(by_xla=True)) is None:
         return run(rows, q, k, v)
     spec, _ = fit_spec(ACTIVATIONS["heads"], q.shape, mesh)
     if spec[2] is not None:

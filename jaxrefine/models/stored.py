@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
-from jaxrefine.sharding import AXES, fit_spec, rule_of
+from jaxrefine.sharding import fit_spec, mesh_in_use, rule_of
 
 
 def as_stored(weights: jax.Array, dtype: DTypeLike, path: str) -> jax.Array:
@@ -33,10 +33,8 @@ def as_stored(weights: jax.Array, dtype: DTypeLike, path: str) -> jax.Array:
     """
     if weights.dtype == dtype:
         return weights
-    mesh = jax.sharding.get_abstract_mesh()
-    is_split = not mesh.empty and set(AXES) <= set(mesh.axis_names) and mesh.shape["fsdp"] > 1
-    rule = rule_of(path)
-    if not is_split or rule is None or AxisType.Manual in mesh.axis_types:
+    mesh, rule = mesh_in_use(by_xla=True), rule_of(path)
+    if mesh is None or rule is None or mesh.shape["fsdp"] == 1:
         return _rounded(weights, dtype)
     spec, _ = fit_spec(PartitionSpec(*rule[max(len(rule) - weights.ndim, 0) :]), weights.shape, mesh)
     return _on_each(weights, jnp.dtype(dtype), spec)

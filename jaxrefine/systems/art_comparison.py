@@ -18,7 +18,7 @@ from jaxrefine.artefacts.progress import say
 from jaxrefine.artefacts.stages import Stage
 from jaxrefine.evaluation.metrics import Interval
 from jaxrefine.evaluation.refinement import METHODS
-from jaxrefine.evaluation.tables import jsonable, markdown_table
+from jaxrefine.evaluation.tables import change_in_points, jsonable, markdown_table
 from jaxrefine.systems.art_compared import CONTRASTS, FIGURES, Finished, Row, Setting, compared
 from jaxrefine.systems.art_run import FINALS
 
@@ -186,10 +186,7 @@ def _whole(row: Row | None) -> str:
 
 
 def _change(found: Interval | None) -> str:
-    if found is None:
-        return NOTHING
-    shown = f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-    return f"**{shown}**" if found.excludes_zero() else shown
+    return NOTHING if found is None else change_in_points(found)
 
 
 def _shares(row: Row | None) -> str:
